@@ -1,0 +1,27 @@
+# One environment, pinned; everything else runs inside it.
+python ?= python3
+bin := .venv/bin
+
+.PHONY: sweep test slow bench lint
+
+sweep: .venv/ready
+	$(bin)/convene sweep search_spaces/digits.toml
+
+test: .venv/ready
+	$(bin)/pytest -m "not slow"
+
+slow: .venv/ready
+	$(bin)/pytest -m slow
+
+bench: .venv/ready
+	$(bin)/python -m tests.bench
+
+lint: .venv/ready
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+.venv/ready: pyproject.toml constraints.txt
+	$(python) -m venv .venv
+	$(bin)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@

@@ -1,0 +1,259 @@
+"""The complete, frozen description of a run: every field, its meaning, its default and what it allows."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
+
+from pipeline.errors import InputError
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(duration: object) -> object:
+    """Seconds of a duration such as "300s", "1h30m" or a bare number; other values pass to the validator.
+
+    Raises:
+        ValueError: if a text is not a sum of numbers with a unit s, m, h or d.
+    """
+    if not isinstance(duration, str):
+        return duration
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", duration):
+        raise ValueError('a duration is written as "300s", "30m" or "1h30m"')
+    return sum(float(n) * _SECONDS[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", duration))
+
+
+def _widths(value: object) -> object:
+    """A bare width is a list of one; 0 is no layer."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return [value] if value else []
+    return value
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+Widths = Annotated[tuple[Annotated[int, Strict(), Field(ge=1)], ...], Strict(False)]
+Duration = Annotated[float, Field(gt=0), BeforeValidator(seconds)]
+
+
+class Section(BaseModel):
+    """One table of a search-space file."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class DataConfig(Section):
+    """Where the images come from and how they are split. The same for every trial of a sweep."""
+
+    source: str = "digits"
+    """`digits`, `mnist`, `fashion-mnist`, `kmnist`, or the path of a folder, a `.parquet` or a `.npz`."""
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    """Height and width in pixels that images are resized to. Without it they keep their size, which must be one."""
+    color: Literal["auto", "grey", "rgb"] = "auto"
+    """Channels: one, three, or three where any image has colour."""
+    valid_fraction: Fraction = 0.1
+    """Part of the training images that is held out for validation, where the source has no such split."""
+    test_fraction: Fraction = 0.2
+    """Part of all images that is sealed for the test, where the source has no such split."""
+    train_limit: Positive | None = None
+    """At most so many training images, drawn by class; validation and test stay whole."""
+    split_seed: int = 0
+    """Seed of the splits and of the draw of `train_limit`."""
+    normalization: Literal["channel", "pixel", "none"] = "channel"
+    """Mean and deviation of the training images: of each channel, mean of each pixel with one deviation, or only 0–255 → 0–1."""
+    image_column: str = "image"
+    """Parquet: the column of pixel lists or encoded images."""
+    label_column: str = "label"
+    """Parquet: the column of labels."""
+
+
+class NetworkConfig(Section):
+    """The network: `depth` blocks of convolution, pooling, batch norm, activation and dropout, then dense layers."""
+
+    kernel_size: Annotated[int, Field(ge=1, le=31)] = 3
+    """Height and width of the convolution kernels, in pixels."""
+    depth: Annotated[int, Field(ge=1, le=16)] = 3
+    """Number of convolution blocks. Ignored where `filters` lists them."""
+    width: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Filters of the first block."""
+    growth: Annotated[float, Field(ge=0.25, le=4)] = 2.0
+    """Filters of a block over those of the one before."""
+    filters: Widths = ()
+    """Filters of each block, instead of `depth`, `width` and `growth`."""
+    stride: Annotated[int, Field(ge=1, le=8)] = 1
+    """Step of the convolutions, in pixels."""
+    padding: Literal["same", "valid"] = "same"
+    """`same` pads with zeros so that a stride of 1 keeps the size; `valid` does not pad."""
+    pooling: Literal["max", "average", "none"] = "max"
+    """What follows each convolution."""
+    pool_size: Annotated[int, Field(ge=2, le=8)] = 2
+    """Height, width and step of the pooling window, in pixels."""
+    batch_norm: bool = True
+    """Batch normalisation after each pooling."""
+    activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"] = "relu"
+    """Nonlinearity of the blocks and the dense layers."""
+    dropout: Probability = 0.0
+    """Probability that a value after a block is dropped in training."""
+    dense: Annotated[Widths, BeforeValidator(_widths)] = ()
+    """Units of the dense layers between the blocks and the output: a number, or a list."""
+    dense_dropout: Probability = 0.0
+    """Probability that a value after a dense layer is dropped in training."""
+    initialization: Literal["default", "kaiming", "xavier", "orthogonal"] = "default"
+    """Initial weights of convolutions and dense layers; `default` is PyTorch's."""
+
+
+class TrainingConfig(Section):
+    """How one network is fitted."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Passes over the training images."""
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
+    """Images a step."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """`sgd` has Nesterov momentum 0.9."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.01
+    """The highest rate of a `one-cycle` or `cosine` schedule, the only one of `constant`."""
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    """`one-cycle` rises for three tenths of the steps, then falls to nothing; `cosine` only falls."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Decoupled for `adamw`; an L2 penalty for `adam` and `sgd`."""
+    label_smoothing: Probability = 0.05
+    """Part of each target that is spread over all classes. Never applied to validation."""
+    shift: Annotated[int, Field(ge=0, le=64)] = 2
+    """Each training image is shifted by up to so many pixels either way."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Each training image is rotated by up to so many degrees either way."""
+    flip: bool = False
+    """Each training image is mirrored, left to right, half of the time."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay a step of an exponential moving average of the weights, which is then what is validated and kept; 0 is none."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16` is autocast, on GPUs alone: a CPU trains in float32 either way."""
+    channels_last: bool = True
+    """Memory format of the images and weights."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of weights, order and augmentation. Without it a trial takes `search.seed` + its number."""
+
+
+class SearchConfig(Section):
+    """How the space is explored, and with what."""
+
+    trials: Positive = 32
+    """Configurations to try."""
+    time_budget: Duration | None = None
+    """Seconds, or "30m", that the whole command may take; training ends early enough for the final stage."""
+    objective: Literal["valid_loss", "valid_accuracy"] = "valid_loss"
+    """What the search improves and what weak trials are stopped by."""
+    sampler: Literal["tpe", "random", "gp", "cmaes"] = "tpe"
+    """Optuna's sampler."""
+    scheduler: Literal["asha", "none"] = "asha"
+    """`asha` stops a trial that is not in the best 1/`reduction_factor` at a rung."""
+    grace_epochs: Positive = 2
+    """ASHA: epochs that every trial gets; the first rung."""
+    reduction_factor: Annotated[int, Field(ge=2, le=16)] = 3
+    """ASHA: ratio of epochs between rungs, and of trials that go on."""
+    concurrency: Positive | None = None
+    """Trials at a time. Without it, as many as the CPUs and GPUs hold."""
+    cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs, and so threads, of a trial."""
+    gpus_per_trial: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs of a trial; 0.25 puts four trials on one."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the sampler."""
+
+
+class EnsembleConfig(Section):
+    """Which trials make the ensemble. Decided on validation logits alone."""
+
+    size: Positive = 5
+    """Members, at most."""
+    rank_by: Literal["valid_loss", "valid_accuracy"] = "valid_loss"
+    """What the top trials are ranked by."""
+
+
+class Configuration(Section):
+    """One complete run."""
+
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    training: TrainingConfig = TrainingConfig()
+    search: SearchConfig = SearchConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "data": DataConfig,
+    "network": NetworkConfig,
+    "training": TrainingConfig,
+    "search": SearchConfig,
+    "ensemble": EnsembleConfig,
+}
+
+
+def flatten(configuration: Configuration, *sections: str) -> dict[str, Any]:
+    """Values by dotted name (`network.depth`), of the named sections or of all."""
+    return {
+        f"{section}.{field}": value
+        for section, fields in configuration.model_dump(mode="json").items()
+        if not sections or section in sections
+        for field, value in fields.items()
+    }
+
+
+def validate(tables: Mapping[str, Mapping[str, Any]]) -> Configuration:
+    """The configuration that the tables of a file describe.
+
+    Raises:
+        InputError: naming each wrong field, its value and what is allowed.
+    """
+    check_keys(tables)
+    try:
+        return Configuration.model_validate({name: dict(table) for name, table in tables.items()})
+    except ValidationError as error:
+        raise InputError("\n".join(_complaints(error))) from None
+
+
+def check_keys(tables: Mapping[str, Any]) -> None:
+    """Raises InputError for an unknown section or field, naming the nearest valid one."""
+    for section, table in tables.items():
+        if section not in SECTIONS:
+            raise InputError(f"[{section}]: no such section{nearest(section, SECTIONS)}")
+        if not isinstance(table, Mapping):
+            raise InputError(f"{section}: must be a table, [{section}], not {table!r}")
+        fields = SECTIONS[section].model_fields
+        for field in table:
+            if field not in fields:
+                raise InputError(f"{section}.{field}: no such key{_nearest_key(section, field)}")
+
+
+def nearest(word: str, known: Mapping[str, Any] | list[str]) -> str:
+    """The end of an error message that offers the most similar known words."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; there are {', '.join(known)}" if known else ""
+
+
+def _nearest_key(section: str, field: str) -> str:
+    """A misplaced key is told its section; a misspelt one its nearest spelling."""
+    homes = [name for name, model in SECTIONS.items() if field in model.model_fields]
+    if homes:
+        return f"; did you mean {homes[0]}.{field}?"
+    return nearest(field, list(SECTIONS[section].model_fields))
+
+
+def _complaints(error: ValidationError) -> Iterator[str]:
+    seen: set[str] = set()
+    for problem in error.errors():
+        # Locations inside unions and tuples carry type names; the field is the first two.
+        name = ".".join(str(part) for part in problem["loc"][:2])
+        if name not in seen:
+            seen.add(name)
+            message = problem["msg"].removeprefix("Value error, ")
+            message = message[0].lower() + message[1:] if message.startswith("Input") else message
+            yield f"{name} = {problem['input']!r}: {message}"

@@ -1,0 +1,19 @@
+"""The two ways in which a command ends badly, each with its exit code."""
+
+
+class ConveneError(Exception):
+    """A failure that a person can act on: its message is shown as it stands, without a traceback."""
+
+    exit_code = 1
+
+
+class InputError(ConveneError):
+    """What was asked is wrong: names the field, the value and what is allowed. Nothing was written."""
+
+    exit_code = 2
+
+
+class WorkError(ConveneError):
+    """What was asked is right, but the work failed: says what went wrong and what remains."""
+
+    exit_code = 1
