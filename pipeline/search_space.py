@@ -4,7 +4,7 @@ import json
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,8 @@ class SearchSpace:
         )
 
 
-def read(path: Path, overrides: Iterable[str] = ()) -> SearchSpace:
-    """Reads a search-space file, with `section.key=value` overrides laid over it.
+def read(path: Path, overrides: Mapping[str, Any] | None = None) -> SearchSpace:
+    """Reads a search-space file, with values by dotted name (`network.width`) laid over it.
 
     Raises:
         InputError: no such file, malformed TOML (with line and column), or a value that is not allowed.
@@ -68,15 +68,28 @@ def read(path: Path, overrides: Iterable[str] = ()) -> SearchSpace:
     return parse(text, overrides, source=str(path))
 
 
-def parse(text: str, overrides: Iterable[str] = (), source: str = "search space") -> SearchSpace:
+def parse(text: str, overrides: Mapping[str, Any] | None = None, source: str = "search space") -> SearchSpace:
     """Reads the text of a search-space file; see `read`."""
     try:
-        tables = tomllib.loads(text)
+        tables: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{source}: not valid TOML: {error}") from None
-    for override in overrides:
-        _override(tables, override)
-    return build(tables)
+    return build(_laid_over(tables, overrides or {}))
+
+
+def override(space: SearchSpace, overrides: Mapping[str, Any]) -> SearchSpace:
+    """The space with values by dotted name (`network.width`) laid over it; see `build`."""
+    return build(_laid_over(space.tables, overrides))
+
+
+def _laid_over(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    laid = {section: dict(table) if isinstance(table, dict) else table for section, table in tables.items()}
+    for name, value in overrides.items():
+        section, _, field = name.partition(".")
+        table = laid.setdefault(section, {})
+        if isinstance(table, dict):
+            table[field] = value
+    return laid
 
 
 def build(tables: Mapping[str, Any]) -> SearchSpace:
@@ -102,18 +115,19 @@ def build(tables: Mapping[str, Any]) -> SearchSpace:
     return SearchSpace(resolved, validate(fixed), distributions)
 
 
-def _override(tables: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    section, dot, field = name.strip().partition(".")
-    if not equals or not dot:
-        raise InputError(f"--set {override}: must be SECTION.KEY=VALUE, such as network.width=16")
+def parse_override(text: str) -> tuple[str, Any]:
+    """Name and value of `SECTION.KEY=VALUE`; a value that is not TOML is taken as text.
+
+    Raises:
+        InputError: if the text has another form.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip().partition(".")[2]:
+        raise InputError(f"--set {text}: must be SECTION.KEY=VALUE, such as network.width=16")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text.strip()
-    table = tables.setdefault(section, {})
-    if isinstance(table, dict):
-        table[field] = value
+        return name.strip(), value.strip()
 
 
 def _searched(section: str, field: str, table: Mapping[str, Any]) -> tuple[list[Any], BaseDistribution]:
@@ -126,7 +140,9 @@ def _searched(section: str, field: str, table: Mapping[str, Any]) -> tuple[list[
             raise InputError(f"{name}.{key}: no such key{nearest(key, ['choices', *_RANGE_KEYS])}")
     if "choices" in table:
         if len(table) > 1:
-            raise InputError(f"{name}: choices stand alone, without {', '.join(sorted(set(table) - {'choices'}))}")
+            raise InputError(
+                f"{name}: choices stand alone, without {', '.join(sorted(set(table) - {'choices'}))}"
+            )
         return _choices(name, table["choices"])
     return _range(name, _numeric_type(section, field), table)
 

@@ -1,7 +1,10 @@
 """Labelled uint8 images, and how they are divided: by class, by seed, never overlapping."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,10 @@ class Images:
         digest.update(np.ascontiguousarray(self.pixels).data)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
+
+    def take(self, indices: NDArray[np.integer[Any]]) -> "Images":
+        """A copy of the examples at `indices`, in that order."""
+        return Images(np.ascontiguousarray(self.pixels[indices]), self.labels[indices])
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class SealedTest:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What pixels are normalised with, in units of 0–255: (pixels - mean) / deviation.
+    """What pixels are normalised with, in units of 0 to 255: (pixels - mean) / deviation.
 
     Both float32, [channel, 1, 1], or the mean [channel, height, width] where it is taken of each pixel.
     """
@@ -81,3 +88,20 @@ class Dataset:
         """(channels, height, width)."""
         _, channels, height, width = self.train.pixels.shape
         return channels, height, width
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a source holds, before anything is divided.
+
+    `splits` has `train` always, and `valid` and `test` only where the source has them itself.
+    """
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, Images]
+
+
+def fingerprint(classes: tuple[str, ...], train: Images, valid: Images, test: SealedTest) -> str:
+    """SHA-256 over the class names, in order, and the hashes of the three splits."""
+    content = json.dumps([classes, train.sha256, valid.sha256, test.sha256])
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,76 @@
+"""A `.npz` file of images and labels, as Keras and others lay it out."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+from numpy.typing import NDArray
+
+from pipeline.datasets.labels import as_labels, encode
+from pipeline.datasets.pixels import as_pixels
+from pipeline.datasets.splits import Collection, Images
+from pipeline.errors import InputError
+
+_ARRAYS = {
+    "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels"), ("x", "y")),
+    "valid": (("x_valid", "y_valid"), ("x_val", "y_val"), ("val_images", "val_labels")),
+    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
+}
+
+
+def read(path: Path) -> Collection:
+    """The arrays x_train, y_train, x_test, y_test and, if there, x_valid, y_valid of the file.
+
+    Or `images` and `labels`, or `x` and `y`, which are undivided. Nothing that is pickled is read.
+
+    Raises:
+        InputError: for a file that is broken, arrays that are missing or of lengths that differ, or values
+            that are no pixels or labels.
+    """
+    pixels, labels = {}, {}
+    with _opened(path) as file:
+        for split, pairs in _ARRAYS.items():
+            pair = next((pair for pair in pairs if pair[0] in file or pair[1] in file), None)
+            if pair is None:
+                if split == "train":
+                    raise InputError(
+                        f"{path}: holds {', '.join(file.files) or 'no arrays'}; needed are x_train, y_train, "
+                        "x_test and y_test, or images and labels, or x and y"
+                    )
+                continue
+            for name in pair:
+                if name not in file:
+                    raise InputError(f"{path}: array {name} is missing; it holds {', '.join(file.files)}")
+            pixels[split] = as_pixels(_array(file, path, pair[0]), f"{path}: {pair[0]}")
+            labels[split] = as_labels(_array(file, path, pair[1]), f"{path}: {pair[1]}")
+            if len(pixels[split]) != len(labels[split]):
+                raise InputError(
+                    f"{path}: {pair[0]} has {len(pixels[split])} images, "
+                    f"but {pair[1]} has {len(labels[split])} labels"
+                )
+    classes, numbers = encode(labels, where=str(path))
+    return Collection(classes, {split: Images(pixels[split], numbers[split]) for split in pixels})
+
+
+def _array(file: NpzFile, path: Path, name: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(file[name])
+    except ValueError as error:
+        raise InputError(f"{path}: array {name} cannot be read: {error}") from None
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[NpzFile]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, NpzFile):
+                raise InputError(f"{path}: a single array; a .npz holds images and labels")
+            yield file
+    except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read as .npz: {error}") from None

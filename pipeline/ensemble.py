@@ -1,0 +1,142 @@
+"""The ensemble: the weighted mean of its members' logits, and the one place that opens the test set."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from pipeline import checkpoint
+from pipeline.config import EnsembleConfig
+from pipeline.datasets import Dataset, Images
+from pipeline.metrics import Labels, accuracy, accuracy_interval, cross_entropy
+from pipeline.network import ConvNet
+from pipeline.record import SweepRecord
+from pipeline.selection import Selection, average, top_k
+from pipeline.training import logits as network_logits
+
+
+@final
+class AveragedLogits(nn.Module):
+    """Raw pixels in; the weighted mean of the members' logits, and its softmax, out.
+
+    Args:
+        members: networks for the same images and classes. Kept as they are, not copied.
+        weights: one for each member, above 0. Kept as a buffer, divided by their sum.
+
+    Raises:
+        ValueError: if there are no members, not one weight for each, or a weight is not above 0 and finite.
+    """
+
+    weights: Tensor  # [member], sums to 1
+
+    def __init__(self, members: Sequence[ConvNet], weights: Sequence[float]) -> None:
+        super().__init__()
+        if not members or len(members) != len(weights):
+            raise ValueError(f"{len(members)} members and {len(weights)} weights: one weight for each member")
+        if not all(math.isfinite(weight) and weight > 0 for weight in weights):
+            raise ValueError(f"weights {list(weights)}: each must be above 0 and finite")
+        self.members = nn.ModuleList(members)
+        total = math.fsum(weights)
+        self.register_buffer("weights", torch.tensor([weight / total for weight in weights]))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and probabilities, [example, class], of pixels uint8 [example, channel, height, width]."""
+        each = torch.stack([member(pixels) for member in self.members], dim=-1)  # [example, class, member]
+        # A product and a sum: ONNX Runtime's matrix product has no answer for a batch of none.
+        logits = (each * self.weights).sum(dim=-1)
+        return logits, logits.softmax(dim=1)
+
+
+@dataclass(frozen=True)
+class ScoredMember:
+    """A member's weight and scores."""
+
+    trial: int
+    weight: float
+    valid_accuracy: float
+    test_accuracy: float
+
+
+@dataclass(frozen=True)
+class BestSingle:
+    """The first of the validation ranking, alone."""
+
+    trial: int
+    valid_accuracy: float
+    test_accuracy: float
+    test_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ScoredEnsemble:
+    """The chosen ensemble and its scores; `test_interval` is Wilson's at 95 %."""
+
+    members: tuple[ScoredMember, ...]
+    valid_loss: float
+    valid_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    test_interval: tuple[float, float]
+    best_single: BestSingle
+
+
+def choose(record: SweepRecord, trials: Sequence[int], labels: Labels, config: EnsembleConfig) -> Selection:
+    """The top trials by their stored validation logits."""
+    logits = {trial: checkpoint.load_logits(record.files, trial) for trial in trials}
+    return top_k(logits, labels, size=config.size, rank_by=config.rank_by)
+
+
+def open_test(record: SweepRecord, dataset: Dataset, selection: Selection) -> Images:
+    """The test images, for a final selection; the one place that opens them. Each opening is recorded."""
+    record.add_test_read(dataset.test.sha256, [member.trial for member in selection.members])
+    return dataset.test.open()
+
+
+def load_members(record: SweepRecord, dataset: Dataset, selection: Selection) -> AveragedLogits:
+    """The selected trials' networks as one module, in evaluation mode."""
+    networks = []
+    for member in selection.members:
+        trial = checkpoint.load_record(record.files, member.trial)
+        assert trial, "a selected trial has logits, and its record was written after them"
+        networks.append(
+            checkpoint.load_network(record.files, trial, dataset.image_shape, len(dataset.classes))
+        )
+    return AveragedLogits(networks, [member.weight for member in selection.members]).eval()
+
+
+def score(
+    record: SweepRecord, ensemble: AveragedLogits, selection: Selection, valid_labels: Labels, test: Images
+) -> ScoredEnsemble:
+    """Scores the ensemble, each member and the best single trial (the first member) on the test images."""
+    pixels = torch.from_numpy(test.pixels)
+    logits = {
+        member.trial: network_logits(network, pixels)
+        for member, network in zip(selection.members, ensemble.members, strict=True)
+    }
+    members = tuple(
+        ScoredMember(
+            member.trial,
+            member.weight,
+            accuracy(checkpoint.load_logits(record.files, member.trial), valid_labels),
+            accuracy(logits[member.trial], test.labels),
+        )
+        for member in selection.members
+    )
+    averaged, first = average(logits, selection.members), members[0]
+    return ScoredEnsemble(
+        members,
+        selection.valid_loss,
+        selection.valid_accuracy,
+        cross_entropy(averaged, test.labels),
+        accuracy(averaged, test.labels),
+        accuracy_interval(averaged, test.labels),
+        BestSingle(
+            first.trial,
+            first.valid_accuracy,
+            first.test_accuracy,
+            accuracy_interval(logits[first.trial], test.labels),
+        ),
+    )

@@ -1,0 +1,181 @@
+"""What a sweep leaves behind: one folder that says what was asked, what was read and what came out."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from pipeline import search_space
+from pipeline.config import nearest
+from pipeline.errors import InputError
+from pipeline.search_space import SearchSpace
+from pipeline.storage import Storage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FOLDER = "sweeps"
+_SPACE, _ABOUT, _READS = "search_space.toml", "sweep.json", "test_reads.json"
+_RUNS, _TRIALS, _RESULT = "mlflow_runs.json", "trials.parquet", "result.json"
+_JOURNAL, _EXPORT = "study.journal", "exports/ensemble"
+
+
+@dataclass(frozen=True)
+class About:
+    """What was known of a sweep before its first trial."""
+
+    name: str
+    created: str
+    """UTC, ISO 8601."""
+    dataset: str
+    classes: int
+    train: int
+    """Training images."""
+    fingerprint: str
+    """SHA-256 of the data set."""
+    test_sha256: str
+    versions: dict[str, str]
+    """Of Python and the libraries that the result depends on."""
+
+
+@dataclass(frozen=True)
+class TestRead:
+    """One opening of the test set."""
+
+    time: str
+    """UTC, ISO 8601."""
+    sha256: str
+    """Of the test images and labels."""
+    members: list[int]
+    """Trials that were scored as an ensemble."""
+
+
+@final
+class SweepRecord:
+    """The folder `sweeps/NAME` under a storage root."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self.name = name
+        self.storage = storage
+        self.files = storage / f"{_FOLDER}/{name}"
+
+    @classmethod
+    def create(cls, storage: Storage, name: str, space: SearchSpace, about: About) -> "SweepRecord":
+        """Makes the folder. Raises InputError where there is one of that name."""
+        record = cls(storage, name)
+        check_free(storage, name)
+        record.files.write(_SPACE, space.to_toml().encode())
+        record.files.write(_ABOUT, json.dumps(asdict(about), indent=1).encode())
+        return record
+
+    @classmethod
+    def open(cls, storage: Storage, name: str) -> "SweepRecord":
+        """A recorded sweep. Raises InputError with the nearest names where there is none."""
+        if name not in names(storage):
+            raise InputError(
+                f"sweep {name!r}: there is none under {storage.root}{nearest(name, names(storage))}"
+            )
+        return cls(storage, name)
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space as resolved when the sweep began."""
+        return search_space.parse(self.files.read(_SPACE).decode(), source=str(self.files.local(_SPACE)))
+
+    @property
+    def space_file(self) -> Path:
+        """The search-space file as resolved."""
+        return self.files.local(_SPACE)
+
+    @property
+    def about(self) -> About:
+        """What was known before the first trial."""
+        return About(**json.loads(self.files.read(_ABOUT)))
+
+    @property
+    def journal(self) -> Path:
+        """The file of the Optuna study."""
+        return self.files.local(_JOURNAL)
+
+    @property
+    def export(self) -> Path:
+        """The folder of the exported ensemble."""
+        return self.files.local(_EXPORT)
+
+    @property
+    def test_reads(self) -> list[TestRead]:
+        """Every opening of the test set, in order."""
+        if not self.files.exists(_READS):
+            return []
+        return [TestRead(**row) for row in json.loads(self.files.read(_READS))]
+
+    def add_test_read(self, sha256: str, members: list[int]) -> None:
+        """Records an opening; called before the images are seen, so that a crash hides none."""
+        rows = [asdict(read) for read in (*self.test_reads, TestRead(now(), sha256, members))]
+        self.files.write(_READS, json.dumps(rows, indent=1).encode())
+
+    @property
+    def runs(self) -> dict[str, str]:
+        """MLflow's run ids, by trial number and, for the sweep itself, "sweep"."""
+        return dict(json.loads(self.files.read(_RUNS))) if self.files.exists(_RUNS) else {}
+
+    def write_runs(self, runs: Mapping[str, str]) -> None:
+        """Replaces the run ids."""
+        self.files.write(_RUNS, json.dumps(runs).encode())
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the last final stage found, or None where there was none yet."""
+        return json.loads(self.files.read(_RESULT)) if self.files.exists(_RESULT) else None
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Replaces the result."""
+        self.files.write(_RESULT, json.dumps(result, indent=1).encode())
+
+    @property
+    def trials_table(self) -> Path:
+        """`trials.parquet`, one row a trial."""
+        return self.files.local(_TRIALS)
+
+    def write_trials(self, table: "pd.DataFrame") -> None:
+        """Replaces `trials.parquet`."""
+        buffer = BytesIO()
+        table.to_parquet(buffer, index=False)
+        self.files.write(_TRIALS, buffer.getvalue())
+
+
+def names(storage: Storage) -> list[str]:
+    """Names of the sweeps under a storage root."""
+    return [name for name in storage.names(_FOLDER) if storage.exists(f"{_FOLDER}/{name}/{_ABOUT}")]
+
+
+def check_free(storage: Storage, name: str) -> None:
+    """Raises InputError where a name is taken or cannot be a folder's."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise InputError(
+            f"--name {name!r}: must be letters, digits, '.', '_' and '-', and begin with one of the first two"
+        )
+    if storage.exists(f"{_FOLDER}/{name}"):
+        raise InputError(
+            f"--name {name}: there is such a sweep under {storage.root}; choose another --name, "
+            f"or see its result with: convene list --storage {storage.root}"
+        )
+
+
+def free_name(storage: Storage, stem: str) -> str:
+    """`stem`, or `stem-2`, `stem-3`, … where it is taken."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-") or "sweep"
+    number, name = 1, stem
+    while storage.exists(f"{_FOLDER}/{name}"):
+        number += 1
+        name = f"{stem}-{number}"
+    return name
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,384 @@
+"""Ray Tune: runs the trials of a study, stops weak ones, keeps to the time, and clears away."""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any, final
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from pipeline import checkpoint
+from pipeline.config import Configuration, SearchConfig
+from pipeline.errors import InputError
+from pipeline.metrics import Epoch
+from pipeline.storage import Storage
+from pipeline.study import State, Study
+from pipeline.tracking import Tracker
+from pipeline.training import Fit, TrainingData, DivergenceError
+
+logger = logging.getLogger(__name__)
+
+# Tune's own loggers write every result to three files a trial; ours is the record.
+_TUNE_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+
+# The final stage, as measured: export and start of the runtimes, then each test image through each member
+# three times (live, ONNX, pt2), without a backward pass. Generous, because others may use the machine too.
+_FINAL_SECONDS = 15.0
+_FINAL_PASSES = 2.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A sweep at a moment."""
+
+    trials: int
+    """Trials asked for."""
+    running: int = 0
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    images_trained: int = 0
+    """Training images seen, over all epochs of all trials."""
+    best: tuple[int, float] | None = None
+    """Number and objective of the best complete trial, else of the best so far."""
+    event: str = ""
+    """What happened last, in a line."""
+
+    @property
+    def done(self) -> int:
+        """Trials that have ended, in whatever state."""
+        return self.complete + self.pruned + self.failed
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the cluster has, and how many trials it holds at a time."""
+
+    cpus: float
+    gpus: float
+    concurrency: int
+
+
+@final
+class TrialWorker(tune.Trainable):
+    """A Ray actor that trains one trial after another; a Tune step is an epoch."""
+
+    def setup(self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str) -> None:
+        """Tune's constructor: `config` is the trial's, the rest is shared by all trials."""
+        import torch
+
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        self._sweep, self._data, self._device = sweep, data, device
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Goes on with another trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Trains for an epoch and leaves it on disk. A loss that is not finite ends the trial as failed."""
+        epochs = self._configuration.training.epochs
+        try:
+            if self._fit is None:
+                self._fit = Fit(self._configuration, self._data, self._device)
+            epoch = self._fit.run_epoch()
+        except DivergenceError as error:
+            return {"failure": str(error), "done": True}
+        self._epochs.append(epoch)
+        record = checkpoint.TrialRecord(
+            self._number,
+            self._configuration,
+            self._fit.parameter_count,
+            time.perf_counter() - self._started,
+            tuple(self._epochs),
+        )
+        checkpoint.save(self._sweep, record, self._fit)
+        return {**asdict(epoch), "epochs": epochs, "seconds": record.seconds, "done": epoch.epoch == epochs}
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._number = int(config["number"])
+        self._configuration = Configuration.model_validate_json(config["configuration"])
+        self._started = time.perf_counter()
+        self._fit: Fit | None = None
+        self._epochs: list[Epoch] = []
+
+
+@final
+class TimeBudget(tune.Stopper):
+    """Ends training early enough for the whole command to keep to `search.time_budget`.
+
+    Once a trial is complete, no other is begun or gone on with that could not be complete in time: a trial
+    cut short is worth little, and its processor is worth more to one that can finish.
+
+    Args:
+        started: when the command began, in seconds of `time.monotonic`.
+        config: the run's, for its budget and the size of its ensemble.
+        test_images: how many the final stage has to score.
+    """
+
+    REASON = "no time left to finish"
+
+    def __init__(self, started: float, config: Configuration, test_images: int) -> None:
+        budget = config.search.time_budget
+        self._end = None if budget is None else started + budget
+        self._images = test_images * config.ensemble.size
+        self._images_per_second = 0.0
+        self._fastest: float | None = None
+        self._stopped: set[str] = set()
+
+    @property
+    def _deadline(self) -> float:
+        """When training must end: what the final stage takes is guessed from the speed of training."""
+        if self._end is None:
+            return float("inf")
+        scoring = self._images / self._images_per_second if self._images_per_second else 0.0
+        return self._end - _FINAL_SECONDS - _FINAL_PASSES * scoring
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether the trial is to stop after this result."""
+        if "epoch" not in result:
+            return False
+        self._images_per_second = result["images_per_second"]
+        if result["epoch"] == result["epochs"]:
+            self._fastest = min(self._fastest or result["seconds"], result["seconds"])
+            return False
+        left = result["seconds"] / result["epoch"] * (result["epochs"] - result["epoch"])
+        stop = time.monotonic() + (left if self._fastest else 0) > self._deadline
+        if stop:
+            self._stopped.add(trial_id)
+        return stop
+
+    def may_start(self) -> bool:
+        """Whether the quickest trial so far would still be in time."""
+        return time.monotonic() + (self._fastest or 0) < self._deadline
+
+    def stop_all(self) -> bool:
+        """Whether time is over; trials in their first epoch then have nothing to show."""
+        return time.monotonic() > self._deadline
+
+    def stopped(self, trial_id: str) -> bool:
+        """Whether time is what the trial was stopped for."""
+        return trial_id in self._stopped or self.stop_all()
+
+
+@final
+class _StudySearcher(Searcher):
+    """Hands the study's next trial to Tune, while there is one and time for it."""
+
+    def __init__(self, study: Study, search: SearchConfig, budget: TimeBudget) -> None:
+        super().__init__(metric=search.objective, mode=_mode(search))
+        self._study, self._left, self._budget = study, search.trials, budget
+
+    def suggest(self, trial_id: str) -> Any:
+        if not self._left or not self._budget.may_start():
+            return Searcher.FINISHED
+        self._left -= 1
+        number, configuration = self._study.ask()
+        return {"number": number, "configuration": configuration.model_dump_json()}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing: `_Observer` sees more of how a trial ended, and tells the study."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is on disk already."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a sweep goes on from its study, not from Tune's state."""
+
+
+@final
+class _Observer(tune.Callback):
+    """Tells the study, the tracker and whoever watches what Tune does."""
+
+    def __init__(
+        self,
+        study: Study,
+        tracker: Tracker,
+        search: SearchConfig,
+        budget: TimeBudget,
+        images_an_epoch: int,
+        watch: Callable[[Progress], None],
+    ) -> None:
+        self._study, self._tracker, self._budget, self._watch = study, tracker, budget, watch
+        self._objective, self._mode = search.objective, _mode(search)
+        self._images_an_epoch = images_an_epoch
+        self.progress = Progress(search.trials)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        number = trial.config["number"]
+        self._tracker.start_trial(number, Configuration.model_validate_json(trial.config["configuration"]))
+        self._show(f"trial {number} started", running=self.progress.running + 1)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "epoch" not in result:
+            return
+        number = trial.config["number"]
+        epoch = Epoch(**{name: result[name] for name in Epoch.__dataclass_fields__})
+        self._study.report(number, epoch.epoch, result[self._objective])
+        self._tracker.epoch(number, epoch)
+        self._show(
+            f"trial {number} epoch {epoch.epoch}/{result['epochs']}: "
+            f"valid_loss {epoch.valid_loss:.4f}, valid_accuracy {epoch.valid_accuracy:.4f}",
+            images_trained=self.progress.images_trained + self._images_an_epoch,
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        result = trial.last_result or {}
+        if "failure" in result:
+            self._end(trial, "FAIL", result["failure"])
+        elif result.get("epoch") and result["epoch"] == result["epochs"]:
+            self._end(trial, "COMPLETE", None)
+        elif self._budget.stopped(trial.trial_id):
+            self._end(trial, "PRUNED", TimeBudget.REASON)
+        else:
+            self._end(trial, "PRUNED", f"not among the best at epoch {result.get('epoch')}")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._end(trial, "FAIL", _last_line(trial.get_error()))
+
+    def _end(self, trial: Trial, state: State, reason: str | None) -> None:
+        number, value = trial.config["number"], (trial.last_result or {}).get(self._objective)
+        self._study.tell(number, state, value if state == "COMPLETE" else None, reason)
+        self._tracker.end_trial(number, state, reason)
+        progress = self.progress
+        self._show(
+            f"trial {number} {state}" + (f": {reason}" if reason else ""),
+            running=progress.running - 1,
+            complete=progress.complete + (state == "COMPLETE"),
+            pruned=progress.pruned + (state == "PRUNED"),
+            failed=progress.failed + (state == "FAIL"),
+            best=self._better(number, value) if state == "COMPLETE" else progress.best,
+        )
+
+    def _better(self, number: int, value: float) -> tuple[int, float]:
+        best = self.progress.best
+        if best is None or (value < best[1] if self._mode == "min" else value > best[1]):
+            return number, value
+        return best
+
+    def _show(self, event: str, **changes: Any) -> None:
+        self.progress = replace(self.progress, event=event, **changes)
+        self._watch(self.progress)
+
+
+@contextmanager
+def cluster(address: str | None, search: SearchConfig) -> Iterator[Resources]:
+    """Joins the Ray cluster at `address` (or `RAY_ADDRESS`), or starts one on this machine, and leaves it.
+
+    Raises:
+        InputError: if no cluster answers there, or it is too small for one trial.
+    """
+    os.environ.update(_TUNE_ENVIRONMENT)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        ray.init(
+            address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=_dashboard(address)
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(f"--address {address}: no Ray cluster answers: {_last_line(error)}") from None
+    try:
+        yield _resources(search)
+    finally:
+        ray.shutdown()
+
+
+def _dashboard(address: str) -> bool | None:
+    """A cluster of our own needs none; a running one has what it has."""
+    return False if address == "local" else None
+
+
+def _resources(search: SearchConfig) -> Resources:
+    has = ray.cluster_resources()
+    cpus, gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
+    held = int(cpus / search.cpus_per_trial)
+    if search.gpus_per_trial:
+        held = min(held, int(gpus / search.gpus_per_trial))
+    if not held:
+        raise InputError(
+            f"search: a trial needs {search.cpus_per_trial:g} CPUs and {search.gpus_per_trial:g} GPUs, "
+            f"but there are {cpus:g} CPUs and {gpus:g} GPUs"
+        )
+    return Resources(cpus, gpus, min(search.concurrency or held, held))
+
+
+def run(
+    search: SearchConfig,
+    resources: Resources,
+    study: Study,
+    data: TrainingData,
+    sweep: Storage,
+    tracker: Tracker,
+    *,
+    max_epochs: int,
+    budget: TimeBudget,
+    watch: Callable[[Progress], None],
+) -> Progress:
+    """Runs the study's trials to the end or the end of the budget; what they leave is under `sweep`.
+
+    Returns:
+        The counts at the end.
+    """
+    observer = _Observer(study, tracker, search, budget, len(data.train), watch)
+    device = "cuda" if search.gpus_per_trial else "cpu"
+    worker = tune.with_resources(
+        tune.with_parameters(TrialWorker, sweep=sweep, data=data, device=device),
+        {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
+    )
+    with tempfile.TemporaryDirectory(prefix="convene-tune-") as scratch:
+        # Not tune.Tuner: it pickles the searcher and callbacks for a restore that the study makes needless.
+        tune.run(
+            worker,
+            name="trials",
+            storage_path=scratch,
+            metric=search.objective,
+            mode=_mode(search),
+            search_alg=_StudySearcher(study, search, budget),
+            scheduler=_scheduler(search, max_epochs),
+            num_samples=search.trials,
+            max_concurrent_trials=resources.concurrency,
+            reuse_actors=True,
+            callbacks=[observer],
+            stop=budget,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
+    return observer.progress
+
+
+def _mode(search: SearchConfig) -> str:
+    return "min" if search.objective == "valid_loss" else "max"
+
+
+def _scheduler(search: SearchConfig, max_epochs: int) -> TrialScheduler:
+    if search.scheduler == "none" or search.grace_epochs >= max_epochs:
+        return FIFOScheduler()
+    return AsyncHyperBandScheduler(
+        time_attr="epoch",
+        max_t=max_epochs,
+        grace_period=search.grace_epochs,
+        reduction_factor=search.reduction_factor,
+    )
+
+
+def _last_line(error: object) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else repr(error)
