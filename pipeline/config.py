@@ -53,7 +53,7 @@ class DataConfig(Section):
     source: str = "digits"
     """`digits`, `mnist`, `fashion-mnist`, `kmnist`, or the path of a folder, a `.parquet` or a `.npz`."""
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
-    """Height and width in pixels that images are resized to. Without it they keep their size, which must be one."""
+    """Height and width in pixels that images are resized to. Without it all must have one size."""
     color: Literal["auto", "grey", "rgb"] = "auto"
     """Channels: one, three, or three where any image has colour."""
     valid_fraction: Fraction = 0.1
@@ -65,7 +65,8 @@ class DataConfig(Section):
     split_seed: int = 0
     """Seed of the splits and of the draw of `train_limit`."""
     normalization: Literal["channel", "pixel", "none"] = "channel"
-    """Mean and deviation of the training images: of each channel, mean of each pixel with one deviation, or only 0–255 → 0–1."""
+    """By the training images' mean and deviation: of each channel, or of each pixel and one deviation.
+    `none` only takes 0–255 to 0–1."""
     image_column: str = "image"
     """Parquet: the column of pixel lists or encoded images."""
     label_column: str = "label"
@@ -73,7 +74,7 @@ class DataConfig(Section):
 
 
 class NetworkConfig(Section):
-    """The network: `depth` blocks of convolution, pooling, batch norm, activation and dropout, then dense layers."""
+    """The network: blocks of convolution, pooling, batch norm, activation and dropout, then dense layers."""
 
     kernel_size: Annotated[int, Field(ge=1, le=31)] = 3
     """Height and width of the convolution kernels, in pixels."""
@@ -131,7 +132,8 @@ class TrainingConfig(Section):
     flip: bool = False
     """Each training image is mirrored, left to right, half of the time."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay a step of an exponential moving average of the weights, which is then what is validated and kept; 0 is none."""
+    """Decay, each step, of an exponential moving average of the weights, which is then what is validated and
+    kept; 0 is none."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` is autocast, on GPUs alone: a CPU trains in float32 either way."""
     channels_last: bool = True

@@ -44,9 +44,9 @@ class AveragedLogits(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and probabilities, [example, class], of pixels uint8 [example, channel, height, width]."""
-        each = torch.stack([member(pixels) for member in self.members], dim=-1)  # [example, class, member]
-        # A product and a sum: ONNX Runtime's matrix product has no answer for a batch of none.
-        logits = (each * self.weights).sum(dim=-1)
+        # Term by term: ONNX Runtime reduces a batch of no examples to the wrong shape.
+        terms = [weight * member(pixels) for weight, member in zip(self.weights, self.members, strict=True)]
+        logits: Tensor = sum(terms[1:], start=terms[0])
         return logits, logits.softmax(dim=1)
 
 

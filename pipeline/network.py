@@ -1,4 +1,4 @@
-"""The convolutional network that a configuration describes, and whether it fits the image."""
+"""The convolutional network that a configuration describes."""
 
 from collections.abc import Callable
 from typing import final
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.config import NetworkConfig
+from pipeline.geometry import filters, misfit, size_after
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -18,39 +19,6 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
-
-
-def output_size(size: int, kernel: int, padding: int, stride: int) -> int:
-    """Pixels along one side after a convolution or pooling: ⌊(n + padding − k)/s⌋ + 1.
-
-    `padding` is the sum over both sides (2p where they are equal). Less than 1 means that it does not fit.
-    Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning (2016), relationship 6.
-    """
-    return (size + padding - kernel) // stride + 1
-
-
-def filters(config: NetworkConfig) -> tuple[int, ...]:
-    """Filters of each block: as listed, or `width` growing by `growth` over `depth` blocks."""
-    if config.filters:
-        return config.filters
-    return tuple(max(1, round(config.width * config.growth**block)) for block in range(config.depth))
-
-
-def misfit(config: NetworkConfig, image_shape: tuple[int, int, int]) -> str | None:
-    """Why the network does not fit images of (channels, height, width), or None where it does."""
-    size = min(image_shape[1:])
-    padding = config.kernel_size - 1 if config.padding == "same" else 0
-    for block in range(1, len(filters(config)) + 1):
-        after = output_size(size, config.kernel_size, padding, config.stride)
-        if after < 1:
-            return f"block {block}: a {config.kernel_size}-pixel kernel on {size} pixels leaves none"
-        if config.pooling != "none":
-            pooled = output_size(after, config.pool_size, 0, config.pool_size)
-            if pooled < 1:
-                return f"block {block}: {config.pool_size}-pixel pooling on {after} pixels leaves none"
-            after = pooled
-        size = after
-    return None
 
 
 @final
@@ -85,12 +53,12 @@ class ConvNet(nn.Module):
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("deviation", torch.tensor(deviation))
         self.blocks = nn.Sequential()
-        channels, *size = image_shape
-        for width in filters(config):
-            self.blocks.append(_block(config, channels, width))
-            size = [_size_after(config, side) for side in size]
-            channels = width
-        self.head = _head(config, channels * size[0] * size[1], classes)
+        channels, height, width = image_shape
+        for maps in filters(config):
+            self.blocks.append(_block(config, channels, maps))
+            height, width = size_after(config, height), size_after(config, width)
+            channels = maps
+        self.head = _head(config, channels * height * width, classes)
         _initialize(self, config.initialization)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -105,13 +73,7 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _size_after(config: NetworkConfig, size: int) -> int:
-    padding = config.kernel_size - 1 if config.padding == "same" else 0
-    size = output_size(size, config.kernel_size, padding, config.stride)
-    return size if config.pooling == "none" else output_size(size, config.pool_size, 0, config.pool_size)
-
-
-def _block(config: NetworkConfig, channels: int, width: int) -> nn.Sequential:
+def _block(config: NetworkConfig, channels: int, maps: int) -> nn.Sequential:
     """Convolution, pooling, batch norm, activation, dropout.
 
     Pooling comes before the rest because they then work on fewer values. For max pooling and an activation
@@ -124,14 +86,14 @@ def _block(config: NetworkConfig, channels: int, width: int) -> nn.Sequential:
         block.append(nn.ZeroPad2d((padding, padding + 1, padding, padding + 1)))
         padding = 0
     block.append(
-        nn.Conv2d(channels, width, config.kernel_size, config.stride, padding, bias=not config.batch_norm)
+        nn.Conv2d(channels, maps, config.kernel_size, config.stride, padding, bias=not config.batch_norm)
     )
     if config.pooling == "max":
         block.append(nn.MaxPool2d(config.pool_size))
     elif config.pooling == "average":
         block.append(nn.AvgPool2d(config.pool_size))
     if config.batch_norm:
-        block.append(nn.BatchNorm2d(width))
+        block.append(nn.BatchNorm2d(maps))
     block.append(_ACTIVATIONS[config.activation]())
     if config.dropout:
         block.append(nn.Dropout(config.dropout))
@@ -152,7 +114,7 @@ def _head(config: NetworkConfig, features: int, classes: int) -> nn.Sequential:
 def _initialize(network: nn.Module, initialization: str) -> None:
     if initialization == "default":
         return
-    fill = {
+    fill: Callable[[Tensor], object] = {
         "kaiming": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
         "xavier": nn.init.xavier_uniform_,
         "orthogonal": nn.init.orthogonal_,

@@ -100,7 +100,7 @@ def open_session(model: Path, threads: int) -> "InferenceSession":
 
 
 def batch_size(image_shape: tuple[int, int, int]) -> int:
-    """Images at a time, so that features of large images do not outgrow memory: 2²⁰ pixels, 1 to 256 images."""
+    """Images to run at a time, 1 to 256: so few that features of large ones do not outgrow memory."""
     _, height, width = image_shape
     return min(256, max(1, 2**20 // (height * width)))
 

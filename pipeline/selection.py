@@ -35,7 +35,7 @@ class Selection:
 
 
 def rank(logits: Mapping[int, Logits], labels: Labels, rank_by: str) -> list[Ranked]:
-    """Trials from best to worst by `valid_loss` or `valid_accuracy`; the other decides ties, then the number."""
+    """Trials from best to worst by `valid_loss` or `valid_accuracy`; ties go by the other, then number."""
     ranked = [Ranked(trial, cross_entropy(z, labels), accuracy(z, labels)) for trial, z in logits.items()]
     if rank_by == "valid_loss":
         return sorted(ranked, key=lambda r: (r.valid_loss, -r.valid_accuracy, r.trial))
@@ -59,4 +59,5 @@ def top_k(logits: Mapping[int, Logits], labels: Labels, *, size: int, rank_by: s
 
 def average(logits: Mapping[int, Logits], members: tuple[Member, ...]) -> Logits:
     """The members' weighted mean logits [example, class]."""
-    return np.sum([member.weight * logits[member.trial] for member in members], axis=0)
+    weighted = [member.weight * logits[member.trial] for member in members]
+    return np.asarray(np.sum(weighted, axis=0))

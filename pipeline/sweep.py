@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import ray
 from ray import tune
@@ -17,12 +17,15 @@ from ray.tune.search import Searcher
 
 from pipeline import checkpoint
 from pipeline.config import Configuration, SearchConfig
+from pipeline.datasets import TrainingData
 from pipeline.errors import InputError
 from pipeline.metrics import Epoch
 from pipeline.storage import Storage
 from pipeline.study import State, Study
 from pipeline.tracking import Tracker
-from pipeline.training import Fit, TrainingData, DivergenceError
+
+if TYPE_CHECKING:
+    from pipeline.training import Fit
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +80,15 @@ class Resources:
 class TrialWorker(tune.Trainable):
     """A Ray actor that trains one trial after another; a Tune step is an epoch."""
 
-    def setup(self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str) -> None:
+    def setup(  # type: ignore[override]  # tune.with_parameters adds what all trials share
+        self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str
+    ) -> None:
         """Tune's constructor: `config` is the trial's, the rest is shared by all trials."""
         import torch
 
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         self._sweep, self._data, self._device = sweep, data, device
+        self._fit: Fit | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -92,29 +98,31 @@ class TrialWorker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Trains for an epoch and leaves it on disk. A loss that is not finite ends the trial as failed."""
+        # PyTorch loads in the workers alone while the driver only waits for them.
+        from pipeline.training import DivergenceError, Fit
+
         epochs = self._configuration.training.epochs
         try:
-            if self._fit is None:
-                self._fit = Fit(self._configuration, self._data, self._device)
-            epoch = self._fit.run_epoch()
+            fit = self._fit = self._fit or Fit(self._configuration, self._data, self._device)
+            epoch = fit.run_epoch()
         except DivergenceError as error:
             return {"failure": str(error), "done": True}
         self._epochs.append(epoch)
         record = checkpoint.TrialRecord(
             self._number,
             self._configuration,
-            self._fit.parameter_count,
+            fit.parameter_count,
             time.perf_counter() - self._started,
             tuple(self._epochs),
         )
-        checkpoint.save(self._sweep, record, self._fit)
+        checkpoint.save(self._sweep, record, fit)
         return {**asdict(epoch), "epochs": epochs, "seconds": record.seconds, "done": epoch.epoch == epochs}
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._number = int(config["number"])
         self._configuration = Configuration.model_validate_json(config["configuration"])
         self._started = time.perf_counter()
-        self._fit: Fit | None = None
+        self._fit = None
         self._epochs: list[Epoch] = []
 
 
@@ -266,7 +274,7 @@ class _Observer(tune.Callback):
             complete=progress.complete + (state == "COMPLETE"),
             pruned=progress.pruned + (state == "PRUNED"),
             failed=progress.failed + (state == "FAIL"),
-            best=self._better(number, value) if state == "COMPLETE" else progress.best,
+            best=progress.best if value is None or state != "COMPLETE" else self._better(number, value),
         )
 
     def _better(self, number: int, value: float) -> tuple[int, float]:

@@ -4,7 +4,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline import metrics
 from pipeline.config import Configuration, TrainingConfig
-from pipeline.datasets import Images, Statistics
+from pipeline.datasets import TrainingData
 from pipeline.metrics import Epoch
 from pipeline.network import ConvNet, parameter_count
 
@@ -24,16 +23,6 @@ _EVALUATION_BATCH = 512  # images; larger ones fall out of a CPU's cache and are
 
 class DivergenceError(FloatingPointError):
     """The loss is no longer a finite number."""
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a trial learns from and is judged by. Has no test images."""
-
-    train: Images
-    valid: Images
-    statistics: Statistics
-    classes: tuple[str, ...]
 
 
 @final
@@ -61,7 +50,8 @@ class Fit:
             mean=data.statistics.mean,
             deviation=data.statistics.deviation,
         )
-        self._network = network.to(self.device, memory_format=self._memory_format)
+        # PyTorch's annotations leave out the form of `to` that its documentation has for memory formats.
+        self._network: ConvNet = network.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
         self._average = _average(self._network, self.config.ema)
         self._optimizer = _optimizer(self._network, self.config, self.device)
         self._schedule = _schedule(self._optimizer, self.config, self.config.epochs * len(self._batches()))
@@ -70,7 +60,11 @@ class Fit:
     @property
     def network(self) -> ConvNet:
         """The network that is validated and kept: the averaged one where `ema` is on."""
-        return self._average.module if self._average else self._network
+        if self._average is None:
+            return self._network
+        averaged = self._average.module
+        assert isinstance(averaged, ConvNet)
+        return averaged
 
     @property
     def parameter_count(self) -> int:
@@ -114,7 +108,8 @@ class Fit:
         """A fresh order of the training images in whole batches; what is left over waits for the next."""
         count = len(self._train[1])
         size = min(self.config.batch_size, count)
-        return torch.randperm(count)[: count - count % size].to(self.device).split(size)
+        order = torch.randperm(count)[: count - count % size].to(self.device)
+        return torch.split(order, size)
 
     def _train_epoch(self) -> tuple[float, int]:
         """Mean loss over the images, and their number."""

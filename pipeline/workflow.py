@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import checkpoint, datasets, record, search_space
+from pipeline import checkpoint, datasets, geometry, record, search_space
 from pipeline.config import Configuration, EnsembleConfig, flatten
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError, WorkError
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_STORAGE = "mlruns"
 _STATE_ORDER = {"COMPLETE": 0, "PRUNED": 1, "FAIL": 2, "RUNNING": 3}
-# What a network's fit depends on, and so what decides whether it fits the image.
-_GEOMETRY = tuple(
-    f"network.{field}"
-    for field in ("kernel_size", "depth", "filters", "stride", "padding", "pooling", "pool_size")
-)
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,6 @@ def run_sweep(
     store.check_writable()
 
     from pipeline import sweep, tracking
-    from pipeline.training import TrainingData
 
     where = tracking.place(store)
     dataset = datasets.load(config.data)
@@ -106,7 +100,7 @@ def run_sweep(
                 config.search,
                 resources,
                 study,
-                TrainingData(dataset.train, dataset.valid, dataset.statistics, dataset.classes),
+                dataset.for_training,
                 kept.files,
                 tracker,
                 max_epochs=_most_epochs(space),
@@ -146,7 +140,7 @@ def rebuild_ensemble(
     dataset = datasets.load(space.base.data)
     if dataset.fingerprint != kept.about.fingerprint:
         raise InputError(
-            f"data.source = {space.base.data.source}: these are not the images that sweep {name} was trained on "
+            f"data.source = {space.base.data.source}: not the images that sweep {name} was trained on "
             f"(fingerprint {dataset.fingerprint[:12]}, then {kept.about.fingerprint[:12]})"
         )
     study = Study(space, _misfit(space, dataset), kept.journal, name)
@@ -204,6 +198,14 @@ def list_sweeps(storage: str | Path = DEFAULT_STORAGE) -> list[ListedSweep]:
             )
         )
     return sorted(listed, key=lambda sweep: sweep.created, reverse=True)
+
+
+def leaderboard(outcome: Outcome) -> tuple["pd.DataFrame", list[str]]:
+    """The rows of `trials.parquet`, best first, and the names of the columns that were searched."""
+    import pandas as pd
+
+    kept = SweepRecord.open(Storage(outcome.storage), outcome.name)
+    return pd.read_parquet(kept.trials_table), list(kept.space.distributions)
 
 
 def _finish(
@@ -298,12 +300,11 @@ def _candidates(kept: SweepRecord, trials: "list[StudiedTrial]") -> list[int]:
 
 def _misfit(space: SearchSpace, dataset: Dataset) -> Callable[[Configuration], str | None]:
     """Why a configuration's network does not fit the images, or None; raises InputError where none fits."""
-    from pipeline import network
 
     def misfit(configuration: Configuration) -> str | None:
-        return network.misfit(configuration.network, dataset.image_shape)
+        return geometry.misfit(configuration.network, dataset.image_shape)
 
-    if reason := any_admissible(space, misfit, _GEOMETRY):
+    if reason := any_admissible(space, misfit, [f"network.{field}" for field in geometry.FIELDS]):
         height, width = dataset.image_shape[1:]
         raise InputError(f"network: nothing in this space fits images of {height}x{width}: {reason}")
     return misfit

@@ -23,6 +23,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", 
 # A list, so that no rarer decoder is run on a file that only claims to be an image.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
+_ORIENTATION = 0x0112  # The EXIF tag; 5 to 8 lie on a side.
 _BLOCK = 64
 
 Shape = tuple[int, int, int]
@@ -117,9 +118,13 @@ def fit_picture(picture: "Image", shape: Shape) -> NDArray[np.uint8]:
 def _opened(image: Encoded) -> Iterator["Image"]:
     from PIL import Image, UnidentifiedImageError
 
-    content = io.BytesIO(image.content) if isinstance(image.content, bytes) else image.content
+    content = image.content
     try:
-        with Image.open(content, formats=_FORMATS) as picture:
+        # A stream, for Pillow maps a file that it opens by name, and then scrambles TIFFs that lie on a side.
+        with (
+            io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as stream,
+            Image.open(stream, formats=_FORMATS) as picture,
+        ):
             yield picture
     except (InputError, MemoryError):
         raise
@@ -166,9 +171,10 @@ def _common_shape(images: Sequence[Encoded], config: DataConfig) -> Shape:
 def _survey(image: Encoded) -> tuple[tuple[int, int], bool]:
     """Upright width and height, and whether it is stored in colour. Decodes no pixels."""
     with _opened(image) as picture:
-        # Pillow looks for a PNG's orientation behind its pixels too, and so would decode them all.
-        known = picture.format != "PNG" or "exif" in picture.info
-        turned = known and picture.getexif().get(0x0112) in (5, 6, 7, 8)
+        # Of a TIFF Pillow gives the upright size. For a PNG's orientation it would decode the pixels, if need
+        # be: it may stand behind them.
+        asked = picture.format != "TIFF" and (picture.format != "PNG" or "exif" in picture.info)
+        turned = asked and picture.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
         width, height = picture.size
         return ((height, width) if turned else (width, height)), _in_colour(picture)
 

@@ -12,6 +12,7 @@ from http.client import HTTPException
 from pathlib import Path
 from shutil import copyfileobj
 from typing import IO
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from pipeline.errors import WorkError
@@ -163,8 +164,11 @@ def _copy(address: str, target: IO[bytes], timeout_seconds: float) -> str | None
         request = Request(address, headers={"User-Agent": "convene"})
         with urlopen(request, timeout=timeout_seconds) as response:
             copyfileobj(response, target)
+    except HTTPError as error:
+        with error:
+            return f"{error.code} {error.reason}"
     except (OSError, HTTPException) as error:
-        return str(getattr(error, "reason", None) or error) or type(error).__name__
+        return str(getattr(error, "reason", "") or error) or type(error).__name__
     return None
 
 

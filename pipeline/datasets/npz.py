@@ -68,9 +68,13 @@ def _array(file: NpzFile, path: Path, name: str) -> NDArray[Any]:
 @contextmanager
 def _opened(path: Path) -> Iterator[NpzFile]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # A stream, for NumPy leaves a file open that it opened and then could not read.
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, NpzFile):
                 raise InputError(f"{path}: a single array; a .npz holds images and labels")
-            yield file
-    except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            with file:
+                yield file
+    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        # RuntimeError: encrypted, or packed in a way that is not implemented.
         raise InputError(f"{path}: cannot be read as .npz: {error}") from None

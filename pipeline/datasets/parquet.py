@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import DataConfig
+from pipeline.datasets.arrow import image_values, label_values
 from pipeline.datasets.decoding import Encoded, decode_splits
 from pipeline.datasets.labels import as_labels, encode
 from pipeline.datasets.pixels import as_pixels
@@ -103,7 +104,7 @@ def _read_split(paths: Sequence[Path], config: DataConfig) -> _Rows:
         for batch, schema in _batches(path, config):
             names = names or _class_names(schema, config.label_column)
             where = f"{path}: {config.image_column}"
-            content = _images(batch.column(config.image_column), where, row)
+            content = image_values(batch.column(config.image_column), where, row)
             if isinstance(content, list):
                 encoded += [Encoded(f"{path}, row {row + n}", image) for n, image in enumerate(content)]
             else:
@@ -114,10 +115,12 @@ def _read_split(paths: Sequence[Path], config: DataConfig) -> _Rows:
                         f"the {_BATCH_ROWS} rows from {row}; lists of pixels have one size"
                     )
             where = f"{path}: {config.label_column}"
-            labels.append(as_labels(_labels(batch.column(config.label_column), where, row), where))
+            labels.append(as_labels(label_values(batch.column(config.label_column), where, row), where))
             row += len(batch)
     if not labels:
-        raise InputError(f"{', '.join(path.name for path in paths)} in {paths[0].parent}: no rows")
+        raise InputError(
+            f"{paths[0]}: no rows{f', nor in the {len(paths) - 1} files after it' * (len(paths) > 1)}"
+        )
     if pixels and encoded:
         raise InputError(
             f"{paths[0].parent}: {config.image_column} has pixels in some files, encoded images in others"
@@ -148,64 +151,8 @@ def _batches(path: Path, config: DataConfig) -> Iterator[tuple[Any, Any]]:
             for batch in file.iter_batches(_BATCH_ROWS, columns=[config.image_column, config.label_column]):
                 if len(batch):
                     yield batch, schema
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as Parquet: {error}") from None
-
-
-def _images(column: Any, where: str, row: int) -> NDArray[Any] | list[bytes]:
-    """Pixels [row, ...] or encoded images of one batch, whose first row is number `row`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if isinstance(column, pa.ExtensionArray):
-        column = column.storage
-    found = column.type
-    if pa.types.is_struct(found) and found.get_field_index("bytes") >= 0:
-        column = pc.struct_field(column, "bytes")
-    _refuse_nulls(column, where, row)
-    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        return [bytes(image) for image in column.to_pylist()]
-    shape = [len(column)]
-    while isinstance(column, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
-        _refuse_nulls(column, where, row if len(shape) == 1 else None)
-        lengths = pc.min_max(pc.list_value_length(column)).as_py()
-        if lengths["min"] != lengths["max"]:
-            raise InputError(
-                f"{where}: lists of different lengths, {lengths['min']} and {lengths['max']}, from row {row} "
-                "on; lists of pixels have one size"
-            )
-        shape.append(lengths["min"])
-        column = column.flatten()
-    if len(shape) == 1:
-        raise InputError(
-            f"{where}: values of type {found}; images are lists of pixels, the bytes of image files, or "
-            "structs with such bytes"
-        )
-    _refuse_nulls(column, where, None)
-    return np.asarray(column.to_numpy(zero_copy_only=False)).reshape(shape)
-
-
-def _labels(column: Any, where: str, row: int) -> NDArray[Any]:
-    import pyarrow as pa
-
-    if isinstance(column, pa.DictionaryArray):
-        column = column.dictionary_decode()
-    _refuse_nulls(column, where, row)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return np.array(column.to_pylist(), dtype=np.str_)
-    if (
-        pa.types.is_integer(column.type)
-        or pa.types.is_floating(column.type)
-        or pa.types.is_boolean(column.type)
-    ):
-        return np.asarray(column.to_numpy(zero_copy_only=False))
-    raise InputError(f"{where}: values of type {column.type}; labels are whole numbers or texts")
-
-
-def _refuse_nulls(column: Any, where: str, row: int | None) -> None:
-    if column.null_count:
-        place = "" if row is None else f", row {row + column.is_null().to_pylist().index(True)}"
-        raise InputError(f"{where}{place}: a value is missing")
 
 
 def _class_names(schema: Any, label_column: str) -> list[str] | None:

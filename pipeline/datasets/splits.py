@@ -67,6 +67,16 @@ class Statistics:
 
 
 @dataclass(frozen=True)
+class TrainingData:
+    """What a trial learns from and is judged by: all of a data set but its test images."""
+
+    train: Images
+    valid: Images
+    statistics: Statistics
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A data set, ready for training.
 
@@ -88,6 +98,11 @@ class Dataset:
         """(channels, height, width)."""
         _, channels, height, width = self.train.pixels.shape
         return channels, height, width
+
+    @property
+    def for_training(self) -> TrainingData:
+        """What travels to the workers."""
+        return TrainingData(self.train, self.valid, self.statistics, self.classes)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,52 @@
+"""Sizes of feature maps, and so whether a network fits an image: arithmetic alone, without PyTorch."""
+
+from pipeline.config import NetworkConfig
+
+# What the sizes follow from.
+FIELDS = ("kernel_size", "depth", "filters", "stride", "padding", "pooling", "pool_size")
+
+
+def output_size(size: int, kernel: int, padding: int, stride: int) -> int:
+    """Pixels along one side after a convolution or pooling: ⌊(n + padding − k)/s⌋ + 1.
+
+    `padding` is the sum over both sides (2p where they are equal). Less than 1 means that it does not fit.
+    Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning (2016), relationship 6.
+    """
+    return (size + padding - kernel) // stride + 1
+
+
+def filters(config: NetworkConfig) -> tuple[int, ...]:
+    """Filters of each block: as listed, or `width` growing by `growth` over `depth` blocks."""
+    if config.filters:
+        return config.filters
+    return tuple(max(1, round(config.width * config.growth**block)) for block in range(config.depth))
+
+
+def convolved(config: NetworkConfig, size: int) -> int:
+    """Pixels along one side after a block's convolution."""
+    padding = config.kernel_size - 1 if config.padding == "same" else 0
+    return output_size(size, config.kernel_size, padding, config.stride)
+
+
+def pooled(config: NetworkConfig, size: int) -> int:
+    """Pixels along one side after a block's pooling."""
+    return size if config.pooling == "none" else output_size(size, config.pool_size, 0, config.pool_size)
+
+
+def size_after(config: NetworkConfig, size: int) -> int:
+    """Pixels along one side after a whole block."""
+    return pooled(config, convolved(config, size))
+
+
+def misfit(config: NetworkConfig, image_shape: tuple[int, int, int]) -> str | None:
+    """Why the network does not fit images of (channels, height, width), or None where it does."""
+    size = min(image_shape[1:])
+    for block in range(1, len(filters(config)) + 1):
+        if convolved(config, size) < 1:
+            return f"block {block}: a kernel of {config.kernel_size} pixels on {size} leaves none"
+        if size_after(config, size) < 1:
+            return (
+                f"block {block}: pooling {config.pool_size} pixels on {convolved(config, size)} leaves none"
+            )
+        size = size_after(config, size)
+    return None
