@@ -15,7 +15,7 @@ from pipeline.errors import ConveneError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.workflow import Outcome
+    from pipeline.final import Outcome
 
 _STORAGE = "mlruns"
 
@@ -139,10 +139,10 @@ def predict(folder: Path, images: Path, to: Path | None, storage: str, as_json: 
 @_common
 def ui(host: str, port: int, storage: str, as_json: bool) -> None:
     """Browse what was recorded in MLflow's own pages."""
-    from pipeline import tracking
+    from pipeline.server import Server
     from pipeline.storage import Storage
 
-    server = tracking.Server(Storage(storage), host, port)
+    server = Server(Storage(storage), host, port)
     if as_json:
         _print_json({"url": server.url, "tracking_uri": server.tracking_uri})
     else:

@@ -138,7 +138,7 @@ class TrainingConfig(Section):
     """`bfloat16` is autocast, on GPUs alone: a CPU trains in float32 either way."""
     channels_last: bool = True
     """Memory format of the images and weights."""
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     """Seed of weights, order and augmentation. Without it a trial takes `search.seed` + its number."""
 
 
@@ -165,7 +165,7 @@ class SearchConfig(Section):
     """CPUs, and so threads, of a trial."""
     gpus_per_trial: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of a trial; 0.25 puts four trials on one."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the sampler."""
 
 
@@ -256,6 +256,6 @@ def _complaints(error: ValidationError) -> Iterator[str]:
         name = ".".join(str(part) for part in problem["loc"][:2])
         if name not in seen:
             seen.add(name)
-            message = problem["msg"].removeprefix("Value error, ")
+            message = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
             message = message[0].lower() + message[1:] if message.startswith("Input") else message
             yield f"{name} = {problem['input']!r}: {message}"

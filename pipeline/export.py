@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 PT2_FILE = "model.pt2"
 CARD_FILE = "README.md"
 OPSET = 20
-"""Of the ONNX file: the first with a GELU of its own, read by ONNX Runtime from 1.17 (early 2024)."""
+"""Of the ONNX file: the first with a GELU of its own. ONNX Runtime reads such files from 1.18 (May 2024)."""
 RELATIVE_TOLERANCE = 1e-4
 """Of the largest logit. The runtimes add the same float32 products in other orders, which was seen to move
 logits by up to 5e-7; a batch norm with an epsilon of 1e-3 for 1e-5 moves them by 1e-3 and more."""
@@ -125,6 +125,7 @@ def write(
         folder: new, empty or an earlier export.
 
     Raises:
+        ValueError: if there are no pixels, or not one class name for each logit.
         InputError: if the folder holds anything but an export, or may not be written to.
         WorkError: if a model cannot be exported or disagrees with the networks, or the disk is full.
     """
@@ -134,6 +135,8 @@ def write(
     if folder.exists() and not _is_free(folder) and not _is_export(folder):
         raise InputError(f"{folder}: holds something that is not an export; name another folder")
     live = _evaluated(ensemble)
+    if (found := _torch_runtime(live)(pixels[:1])[0].shape[1]) != len(classes):
+        raise ValueError(f"{len(classes)} class names for {found} logits")
     with _draft(folder.parent, folder) as draft:
         _write_models(live, pixels.shape[1:], draft)
         agreement = _prove(live, pixels, draft)

@@ -36,10 +36,11 @@ def accuracy(logits: Logits, labels: Labels) -> float:
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> float:
-    """Mean negative log-probability of the labels, in nats."""
+    """Mean negative log-probability of the labels, in nats; NaN where a logit is not finite."""
     from scipy.special import log_softmax
 
-    log_probabilities = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
+    with np.errstate(invalid="ignore"):
+        log_probabilities = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
     return float(-log_probabilities[np.arange(len(labels)), labels].mean())
 
 

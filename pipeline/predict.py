@@ -76,6 +76,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"{path}: {where}: {problem['msg'][0].lower()}{problem['msg'][1:]}") from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     missing = [name for name in dict.fromkeys([ONNX_FILE, *manifest.files]) if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder}: not a complete export: {', '.join(missing)} missing")

@@ -1,9 +1,11 @@
 """A TOML file read as fixed values and searched ones: a bare value is fixed, a table is searched."""
 
 import json
+import math
 import tomllib
 import types
 import typing
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +64,7 @@ def read(path: Path, overrides: Mapping[str, Any] | None = None) -> SearchSpace:
         InputError: no such file, malformed TOML (with line and column), or a value that is not allowed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"search space {path}: {getattr(error, 'strerror', None) or error}") from None
     return parse(text, overrides, source=str(path))
@@ -72,7 +74,7 @@ def parse(text: str, overrides: Mapping[str, Any] | None = None, source: str = "
     """Reads the text of a search-space file; see `read`."""
     try:
         tables: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # beside malformed TOML: thousands of digits or brackets
         raise InputError(f"{source}: not valid TOML: {error}") from None
     return build(_laid_over(tables, overrides or {}))
 
@@ -126,7 +128,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {text}: must be SECTION.KEY=VALUE, such as network.width=16")
     try:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return name.strip(), value.strip()
 
 
@@ -151,7 +153,7 @@ def _choices(name: str, choices: object) -> tuple[list[Any], BaseDistribution]:
     if not isinstance(choices, list) or not choices:
         raise InputError(f"{name}.choices = {choices!r}: must be a list of at least one value")
     encoded = [_encoded(choice) for choice in choices]
-    if len(set(map(repr, encoded))) < len(encoded):
+    if len(set(encoded)) < len(encoded):
         raise InputError(f"{name}.choices = {choices!r}: a value stands there twice")
     return choices, CategoricalDistribution(encoded)
 
@@ -173,11 +175,16 @@ def _range(name: str, kind: type | None, table: Mapping[str, Any]) -> tuple[list
         raise InputError(f"{name}: low = {low!r} must be less than high = {high!r}")
     if log and low <= 0:
         raise InputError(f"{name}: low = {low!r} must be more than 0 where log = true")
-    if step is not None and (log or step <= 0):
+    if step is not None and (log or not 0 < step < math.inf):
         raise InputError(f"{name}.step = {step!r}: must be more than 0, and not with log = true")
-    if kind is int:
-        return [low, high], IntDistribution(low, high, log=log, step=1 if step is None else step)
-    return [low, high], FloatDistribution(float(low), float(high), log=log, step=step)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna's, where the last step ends before `high`
+        try:
+            if kind is int:
+                return [low, high], IntDistribution(low, high, log=log, step=1 if step is None else step)
+            return [low, high], FloatDistribution(float(low), float(high), log=log, step=step)
+        except ArithmeticError:  # from 400 digits, or a step of 1e-300
+            raise InputError(f"{name} = {dict(table)!r}: these numbers are too far apart") from None
 
 
 def _numeric_type(section: str, field: str) -> type | None:

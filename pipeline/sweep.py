@@ -3,11 +3,10 @@
 import logging
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, final
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import ray
 from ray import tune
@@ -15,7 +14,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from pipeline import checkpoint
+from pipeline.budget import TimeBudget
 from pipeline.config import Configuration, SearchConfig
 from pipeline.datasets import TrainingData
 from pipeline.errors import InputError
@@ -23,9 +22,7 @@ from pipeline.metrics import Epoch
 from pipeline.storage import Storage
 from pipeline.study import State, Study
 from pipeline.tracking import Tracker
-
-if TYPE_CHECKING:
-    from pipeline.training import Fit
+from pipeline.worker import TrialWorker
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +34,6 @@ _TUNE_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
-
-# The final stage, as measured: export and start of the runtimes, then each test image through each member
-# three times (live, ONNX, pt2), without a backward pass. Generous, because others may use the machine too.
-_FINAL_SECONDS = 15.0
-_FINAL_PASSES = 2.0
 
 
 @dataclass(frozen=True)
@@ -74,114 +66,6 @@ class Resources:
     cpus: float
     gpus: float
     concurrency: int
-
-
-@final
-class TrialWorker(tune.Trainable):
-    """A Ray actor that trains one trial after another; a Tune step is an epoch."""
-
-    def setup(  # type: ignore[override]  # tune.with_parameters adds what all trials share
-        self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str
-    ) -> None:
-        """Tune's constructor: `config` is the trial's, the rest is shared by all trials."""
-        import torch
-
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-        self._sweep, self._data, self._device = sweep, data, device
-        self._fit: Fit | None = None
-        self._begin(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Goes on with another trial in the same process."""
-        self._begin(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """Trains for an epoch and leaves it on disk. A loss that is not finite ends the trial as failed."""
-        # PyTorch loads in the workers alone while the driver only waits for them.
-        from pipeline.training import DivergenceError, Fit
-
-        epochs = self._configuration.training.epochs
-        try:
-            fit = self._fit = self._fit or Fit(self._configuration, self._data, self._device)
-            epoch = fit.run_epoch()
-        except DivergenceError as error:
-            return {"failure": str(error), "done": True}
-        self._epochs.append(epoch)
-        record = checkpoint.TrialRecord(
-            self._number,
-            self._configuration,
-            fit.parameter_count,
-            time.perf_counter() - self._started,
-            tuple(self._epochs),
-        )
-        checkpoint.save(self._sweep, record, fit)
-        return {**asdict(epoch), "epochs": epochs, "seconds": record.seconds, "done": epoch.epoch == epochs}
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._number = int(config["number"])
-        self._configuration = Configuration.model_validate_json(config["configuration"])
-        self._started = time.perf_counter()
-        self._fit = None
-        self._epochs: list[Epoch] = []
-
-
-@final
-class TimeBudget(tune.Stopper):
-    """Ends training early enough for the whole command to keep to `search.time_budget`.
-
-    Once a trial is complete, no other is begun or gone on with that could not be complete in time: a trial
-    cut short is worth little, and its processor is worth more to one that can finish.
-
-    Args:
-        started: when the command began, in seconds of `time.monotonic`.
-        config: the run's, for its budget and the size of its ensemble.
-        test_images: how many the final stage has to score.
-    """
-
-    REASON = "no time left to finish"
-
-    def __init__(self, started: float, config: Configuration, test_images: int) -> None:
-        budget = config.search.time_budget
-        self._end = None if budget is None else started + budget
-        self._images = test_images * config.ensemble.size
-        self._images_per_second = 0.0
-        self._fastest: float | None = None
-        self._stopped: set[str] = set()
-
-    @property
-    def _deadline(self) -> float:
-        """When training must end: what the final stage takes is guessed from the speed of training."""
-        if self._end is None:
-            return float("inf")
-        scoring = self._images / self._images_per_second if self._images_per_second else 0.0
-        return self._end - _FINAL_SECONDS - _FINAL_PASSES * scoring
-
-    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Whether the trial is to stop after this result."""
-        if "epoch" not in result:
-            return False
-        self._images_per_second = result["images_per_second"]
-        if result["epoch"] == result["epochs"]:
-            self._fastest = min(self._fastest or result["seconds"], result["seconds"])
-            return False
-        left = result["seconds"] / result["epoch"] * (result["epochs"] - result["epoch"])
-        stop = time.monotonic() + (left if self._fastest else 0) > self._deadline
-        if stop:
-            self._stopped.add(trial_id)
-        return stop
-
-    def may_start(self) -> bool:
-        """Whether the quickest trial so far would still be in time."""
-        return time.monotonic() + (self._fastest or 0) < self._deadline
-
-    def stop_all(self) -> bool:
-        """Whether time is over; trials in their first epoch then have nothing to show."""
-        return time.monotonic() > self._deadline
-
-    def stopped(self, trial_id: str) -> bool:
-        """Whether time is what the trial was stopped for."""
-        return trial_id in self._stopped or self.stop_all()
 
 
 @final

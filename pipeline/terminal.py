@@ -14,8 +14,9 @@ from rich.text import Text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipeline.final import Outcome
     from pipeline.sweep import Progress
-    from pipeline.workflow import ListedSweep, Outcome
+    from pipeline.workflow import ListedSweep
 
 _LEADERBOARD_ROWS = 10
 _LEADERBOARD_COLUMNS = 5  # of what was searched; as many as 80 columns hold

@@ -4,8 +4,6 @@ import json
 import logging
 import os
 import queue
-import socket
-import sys
 import threading
 import time
 import urllib.error
@@ -15,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-import numpy as np
-
+from pipeline import registry
 from pipeline.config import Configuration, flatten
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError
@@ -181,7 +178,7 @@ class Tracker:
         members = {f"member.{m.trial:03d}.weight": m.weight for m in scored.members}
         self._log(run_id, {"ensemble.size": len(scored.members), **members}, _scores(scored))
         self._log_dataset(run_id)
-        _register(self._client, run_id, export, self._dataset, scored)
+        registry.register(self._client, run_id, export, self._dataset, scored)
         self._end(run_id, "FINISHED", _now(), None)
 
     def _end_sweep(self, scored: "ScoredEnsemble", files: tuple[Path, ...], ended: int) -> None:
@@ -249,57 +246,6 @@ def _scores(scored: "ScoredEnsemble") -> dict[str, float]:
     }
 
 
-def _register(
-    client: "MlflowClient", run_id: str, export: Path, dataset: Dataset, scored: "ScoredEnsemble"
-) -> None:
-    """Logs the exported folder to the run, and its ONNX file as a version of the data set's registered model.
-
-    The version with the least validation loss on this very data is `champion`: the test set chooses nothing.
-    """
-    import mlflow
-    import onnx
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    client.log_artifacts(run_id, str(export), "export")
-    channels, height, width = dataset.image_shape
-    classes = len(dataset.classes)
-    signature = ModelSignature(
-        Schema([TensorSpec(np.dtype(np.uint8), (-1, channels, height, width), "images")]),
-        Schema([TensorSpec(np.dtype(np.float32), (-1, classes), n) for n in ("logits", "probabilities")]),
-    )
-    name = f"{dataset.name}-ensemble"
-    mlflow.set_tracking_uri(client.tracking_uri)
-    with mlflow.start_run(run_id):
-        logged = mlflow.onnx.log_model(
-            onnx.load(export / "model.onnx"),
-            name="ensemble",
-            signature=signature,
-            pip_requirements=["onnxruntime"],
-            save_as_external_data=False,
-        )
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, description=f"Averaged-logit ensembles for {dataset.name}")
-    tags = {"convene.fingerprint": dataset.fingerprint, "convene.valid_loss": str(scored.valid_loss)}
-    source = f"models:/{logged.model_id}"
-    version = client.create_model_version(name, source, run_id, tags, model_id=logged.model_id).version
-    if scored.valid_loss < _champion_loss(client, name, dataset):
-        client.set_registered_model_alias(name, "champion", version)
-
-
-def _champion_loss(client: "MlflowClient", name: str, dataset: Dataset) -> float:
-    """Validation loss of the champion, infinite where there is none for this data."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        tags = client.get_model_version_by_alias(name, "champion").tags
-    except MlflowException:
-        return float("inf")
-    if tags.get("convene.fingerprint") != dataset.fingerprint:
-        return float("inf")
-    return float(tags["convene.valid_loss"])
-
-
 def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, list | dict | bool) else str(value)[:_VALUE_LIMIT]
 
@@ -307,44 +253,3 @@ def _text(value: object) -> str:
 def _now() -> int:
     """Milliseconds since 1970, as MLflow counts."""
     return time.time_ns() // 1_000_000
-
-
-@final
-class Server:
-    """MLflow's own server on what was recorded under a storage root; or where MLFLOW_TRACKING_URI points.
-
-    Raises:
-        InputError: if nothing was recorded yet, or the port is taken.
-    """
-
-    def __init__(self, storage: Storage, host: str, port: int) -> None:
-        where = place(storage)
-        self.tracking_uri = where.uri
-        self._artifacts = where.artifacts
-        self._host, self._port = host, port
-        self.url = where.uri if where.artifacts is None else f"http://{host}:{port}"
-        if where.artifacts and not storage.exists("mlflow.db"):
-            raise InputError(f"storage = {storage.root}: nothing was recorded there yet")
-        if where.artifacts:
-            _check_free_port(host, port)
-
-    def serve(self) -> None:
-        """Becomes the server, until it is interrupted; returns at once where another one serves already."""
-        if self._artifacts is None:
-            return
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        command += ["--backend-store-uri", self.tracking_uri, "--artifacts-destination", self._artifacts]
-        command += ["--host", self._host, "--port", str(self._port)]
-        sys.stdout.flush()
-        os.execv(sys.executable, command)
-
-
-def _check_free_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise InputError(
-                f"--host {host} --port {port}: {error.strerror}; choose another --port"
-            ) from None

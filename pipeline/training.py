@@ -86,11 +86,10 @@ class Fit:
         start = time.perf_counter()
         train_loss, images = self._train_epoch()
         images_per_second = images / (time.perf_counter() - start)
+        self._check_finite("training", train_loss)
         self.valid_logits = logits(self.network, self._valid, self._autocast())
         valid_loss = metrics.cross_entropy(self.valid_logits, self._valid_labels)
-        for name, loss in (("training", train_loss), ("validation", valid_loss)):
-            if not np.isfinite(loss):
-                raise DivergenceError(f"the {name} loss is {loss} in epoch {self.epoch}")
+        self._check_finite("validation", valid_loss)
         return Epoch(
             self.epoch,
             train_loss,
@@ -98,6 +97,10 @@ class Fit:
             metrics.accuracy(self.valid_logits, self._valid_labels),
             images_per_second,
         )
+
+    def _check_finite(self, name: str, loss: float) -> None:
+        if not np.isfinite(loss):
+            raise DivergenceError(f"the {name} loss is {loss} in epoch {self.epoch}")
 
     def _seed(self, epoch: int) -> None:
         """Seeds PyTorch for one epoch; epoch 0 is the initial weights."""

@@ -4,52 +4,26 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import checkpoint, datasets, geometry, record, search_space
-from pipeline.config import Configuration, EnsembleConfig, flatten
+from pipeline import datasets, geometry, record, search_space
+from pipeline.config import Configuration
 from pipeline.datasets import Dataset
-from pipeline.errors import InputError, WorkError
+from pipeline.errors import InputError
 from pipeline.record import About, SweepRecord
 from pipeline.search_space import SearchSpace
 from pipeline.storage import Storage
-from pipeline.study import StudiedTrial, Study, any_admissible, candidates
+from pipeline.study import Study, any_admissible, candidates
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.ensemble import ScoredEnsemble
-    from pipeline.export import ModelCard
+    from pipeline.final import Outcome
     from pipeline.sweep import Progress
-    from pipeline.tracking import Tracker
 
 DEFAULT_STORAGE = "mlruns"
-_STATE_ORDER = {"COMPLETE": 0, "PRUNED": 1, "FAIL": 2, "RUNNING": 3}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a sweep or a final stage came to; `--json` prints it."""
-
-    name: str
-    trials: int
-    states: dict[str, int]
-    """Trials that ended COMPLETE, PRUNED or FAIL."""
-    wall_seconds: float
-    """Of the command."""
-    images_trained: int
-    """Training images seen, over all epochs of all trials."""
-    best_single: dict[str, Any]
-    ensemble: dict[str, Any]
-    test_reads: int
-    """How often the test set was opened for this sweep."""
-    mlflow: dict[str, Any]
-    export: str
-    """Folder of the exported ensemble."""
-    storage: str
-    """The storage root."""
 
 
 def run_sweep(
@@ -60,7 +34,7 @@ def run_sweep(
     overrides: Mapping[str, Any] | None = None,
     address: str | None = None,
     watch: Callable[["Progress"], None] = lambda progress: None,
-) -> Outcome:
+) -> "Outcome":
     """Searches, tracks, selects, scores once on the test set and exports.
 
     Args:
@@ -87,6 +61,7 @@ def run_sweep(
     store.check_writable()
 
     from pipeline import sweep, tracking
+    from pipeline.budget import TimeBudget
 
     where = tracking.place(store)
     dataset = datasets.load(config.data)
@@ -104,10 +79,12 @@ def run_sweep(
                 kept.files,
                 tracker,
                 max_epochs=_most_epochs(space),
-                budget=sweep.TimeBudget(started, config, test_images=len(dataset.test)),
+                budget=TimeBudget(started, config, test_images=len(dataset.test)),
                 watch=watch,
             )
-            return _finish(kept, dataset, study, config.ensemble, tracker, started)
+            from pipeline.final import finish
+
+            return finish(kept, dataset, study, config.ensemble, tracker, started)
 
 
 def rebuild_ensemble(
@@ -116,7 +93,7 @@ def rebuild_ensemble(
     storage: str | Path = DEFAULT_STORAGE,
     size: int | None = None,
     rank_by: str | None = None,
-) -> Outcome:
+) -> "Outcome":
     """Redoes the final stage of a sweep from its stored logits, without training. Reads the test set again.
 
     Args:
@@ -135,6 +112,7 @@ def rebuild_ensemble(
     space = search_space.override(kept.space, {k: v for k, v in changes.items() if v is not None})
 
     from pipeline import tracking
+    from pipeline.final import finish
 
     where = tracking.place(Storage(str(storage)))
     dataset = datasets.load(space.base.data)
@@ -145,7 +123,7 @@ def rebuild_ensemble(
         )
     study = Study(space, _misfit(space, dataset), kept.journal, name)
     with tracking.Tracker(where, name, dataset, space.base, kept.runs) as tracker:
-        return _finish(kept, dataset, study, space.base.ensemble, tracker, started)
+        return finish(kept, dataset, study, space.base.ensemble, tracker, started)
 
 
 def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_STORAGE) -> Path:
@@ -200,102 +178,12 @@ def list_sweeps(storage: str | Path = DEFAULT_STORAGE) -> list[ListedSweep]:
     return sorted(listed, key=lambda sweep: sweep.created, reverse=True)
 
 
-def leaderboard(outcome: Outcome) -> tuple["pd.DataFrame", list[str]]:
+def leaderboard(outcome: "Outcome") -> tuple["pd.DataFrame", list[str]]:
     """The rows of `trials.parquet`, best first, and the names of the columns that were searched."""
     import pandas as pd
 
     kept = SweepRecord.open(Storage(outcome.storage), outcome.name)
     return pd.read_parquet(kept.trials_table), list(kept.space.distributions)
-
-
-def _finish(
-    kept: SweepRecord,
-    dataset: Dataset,
-    study: Study,
-    config: EnsembleConfig,
-    tracker: "Tracker",
-    started: float,
-) -> Outcome:
-    """The final stage: chooses on validation logits, opens the test set once, scores, exports, records."""
-    from pipeline import ensemble, export
-
-    trials = study.trials()
-    selection = ensemble.choose(kept, _candidates(kept, trials), dataset.valid.labels, config)
-    networks = ensemble.load_members(kept, dataset, selection)
-    test = ensemble.open_test(kept, dataset, selection)
-    scored = ensemble.score(kept, networks, selection, dataset.valid.labels, test)
-    export.write(
-        networks,
-        classes=dataset.classes,
-        pixels=test.pixels,
-        card=_card(kept, dataset, scored),
-        folder=kept.export,
-    )
-    tracker.log_ensemble(scored, kept.export)
-    runs = tracker.drain()
-    kept.write_runs(runs)
-    table = trials_table(kept, trials, runs)
-    kept.write_trials(table)
-    outcome = Outcome(
-        name=kept.name,
-        trials=len(trials),
-        states={
-            state: sum(trial.state == state for trial in trials) for state in ("COMPLETE", "PRUNED", "FAIL")
-        },
-        wall_seconds=round(time.monotonic() - started, 3),
-        images_trained=int(table["epochs"].sum()) * len(dataset.train),
-        best_single=asdict(scored.best_single),
-        ensemble={key: value for key, value in asdict(scored).items() if key != "best_single"},
-        test_reads=len(kept.test_reads),
-        mlflow={
-            "tracking_uri": tracker.where.uri,
-            "experiment": dataset.name,
-            "run_id": runs.get("sweep"),
-            "lost": tracker.lost,
-        },
-        export=str(kept.export),
-        storage=kept.storage.root,
-    )
-    kept.write_result(asdict(outcome))
-    tracker.end_sweep(scored, [kept.trials_table, kept.space_file])
-    return outcome
-
-
-def trials_table(kept: SweepRecord, trials: "list[StudiedTrial]", runs: Mapping[str, str]) -> "pd.DataFrame":
-    """One row a trial, with its last epoch and configuration; best first by validation loss, FAIL last."""
-    import pandas as pd
-
-    rows = []
-    for trial in trials:
-        left = checkpoint.load_record(kept.files, trial.number)
-        rows.append(
-            {
-                "trial": trial.number,
-                "state": trial.state,
-                "reason": trial.reason,
-                "epochs": len(left.epochs) if left else 0,
-                "seconds": left.seconds if left else None,
-                "parameter_count": left.parameter_count if left else None,
-                **(left.last.metrics() if left else {}),
-                **(flatten(left.configuration, "network", "training") if left else trial.parameters),
-                "mlflow_run_id": runs.get(str(trial.number)),
-            }
-        )
-    return pd.DataFrame(rows).sort_values(
-        ["state", "valid_loss", "trial"], key=lambda column: column.replace(_STATE_ORDER), ignore_index=True
-    )
-
-
-def _candidates(kept: SweepRecord, trials: "list[StudiedTrial]") -> list[int]:
-    """The complete trials; where time left none, the stopped ones that finished an epoch."""
-    for state in ("COMPLETE", "PRUNED"):
-        found = [
-            t.number for t in trials if t.state == state and checkpoint.load_record(kept.files, t.number)
-        ]
-        if found:
-            return found
-    reasons = "".join(f"\n  trial {t.number}: {t.state} {t.reason or ''}" for t in trials)
-    raise WorkError(f"sweep {kept.name}: no trial finished an epoch, so there is no ensemble{reasons}")
 
 
 def _misfit(space: SearchSpace, dataset: Dataset) -> Callable[[Configuration], str | None]:
@@ -332,22 +220,3 @@ def _versions() -> dict[str, str]:
     """Of Python and of the libraries that the result depends on."""
     packages = ("convene", "torch", "ray", "optuna", "mlflow", "numpy")
     return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}
-
-
-def _card(kept: SweepRecord, dataset: Dataset, scored: "ScoredEnsemble") -> "ModelCard":
-    from pipeline.export import ModelCard
-
-    return ModelCard(
-        name=kept.name,
-        dataset=dataset.name,
-        source=dataset.source,
-        fingerprint=dataset.fingerprint,
-        test_sha256=dataset.test.sha256,
-        test_reads=len(kept.test_reads),
-        valid_accuracy=scored.valid_accuracy,
-        test_accuracy=scored.test_accuracy,
-        test_interval=scored.test_interval,
-        best_single_test_accuracy=scored.best_single.test_accuracy,
-        members=scored.members,
-        versions=kept.about.versions,
-    )

@@ -41,6 +41,7 @@ labels_of_classes = st.lists(st.integers(3, 40), min_size=2, max_size=6).flatmap
 )
 
 
+@settings(deadline=None)
 @given(
     labels_of_classes,
     st.floats(0.01, 0.99),
@@ -59,6 +60,7 @@ def test_hold_out_is_disjoint_exhaustive_and_stratified(
         assert abs(got - count * fraction) < 1 or got == count - leave
 
 
+@settings(deadline=None)
 @given(labels_of_classes, st.integers(2, 300), st.integers(0, 2**64 - 1))
 def test_draw_is_stratified_and_exact(labels: list[int], size: int, seed: int) -> None:
     array = np.array(labels)
@@ -122,6 +124,7 @@ def test_train_limit_draws_from_train_alone() -> None:
 # --- Statistics --------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 20), st.sampled_from([1, 3]), st.integers(1, 5), st.integers(0, 255), st.integers(0, 99)
 )

@@ -177,7 +177,7 @@ def test_a_table_is_read_back_as_it_was(name, exported, images, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
-def test_names_of_any_kind_and_no_rows_at_all_are_kept(name, tmp_path):
+def test_names_of_any_kind_are_kept_and_a_table_may_be_empty(name, tmp_path):
     files = ["a,b.png", 'a"b.png', "a\nb.png", "ä/é.png", ""]
     frame = pd.DataFrame(
         {"file": files, "label": CLASSES[:5], "probability": np.float32([0.1, 0.2, 0, 1, 1])}

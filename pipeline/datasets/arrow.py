@@ -46,7 +46,7 @@ def image_values(column: Any, where: str, row: int) -> NDArray[Any] | list[bytes
 
 
 def label_values(column: Any, where: str, row: int) -> NDArray[Any]:
-    """Whole numbers or texts [row] of a column whose first row is number `row`. Raises InputError for others."""
+    """Numbers or texts [row] of a column whose first row is number `row`. Raises InputError for others."""
     import pyarrow as pa
 
     if isinstance(column, pa.DictionaryArray):

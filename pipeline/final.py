@@ -1,0 +1,174 @@
+"""The final stage: chooses on validation logits, opens the test set once, scores, exports, records."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline import checkpoint, ensemble, export
+from pipeline.config import EnsembleConfig, flatten
+from pipeline.datasets import Dataset
+from pipeline.ensemble import ScoredEnsemble
+from pipeline.errors import WorkError
+from pipeline.export import ModelCard
+from pipeline.record import SweepRecord
+from pipeline.study import StudiedTrial, Study
+from pipeline.tracking import Tracker
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENDED = ("COMPLETE", "PRUNED", "FAIL")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep or a final stage came to; `--json` prints it."""
+
+    name: str
+    trials: int
+    states: dict[str, int]
+    """Trials that ended COMPLETE, PRUNED or FAIL."""
+    wall_seconds: float
+    """Of the command."""
+    images_trained: int
+    """Training images seen, over all epochs of all trials."""
+    best_single: dict[str, Any]
+    ensemble: dict[str, Any]
+    test_reads: int
+    """How often the test set was opened for this sweep."""
+    mlflow: dict[str, Any]
+    export: str
+    """Folder of the exported ensemble."""
+    storage: str
+    """The storage root."""
+
+
+def finish(
+    kept: SweepRecord,
+    dataset: Dataset,
+    study: Study,
+    config: EnsembleConfig,
+    tracker: Tracker,
+    started: float,
+) -> Outcome:
+    """Scores and exports the ensemble, and leaves the result with MLflow and in the sweep's folder.
+
+    Args:
+        kept: the sweep's folder.
+        dataset: the data set that its trials were trained on.
+        study: its trials, ended.
+        config: which of them to choose.
+        tracker: inside its context.
+        started: when the command began, in seconds of `time.monotonic`.
+
+    Raises:
+        WorkError: if no trial finished an epoch, or the export disagrees with the networks.
+    """
+    trials = study.trials()
+    scored = _score_and_export(kept, dataset, config, _candidates(kept, trials))
+    tracker.log_ensemble(scored, kept.export)
+    runs = tracker.drain()
+    kept.write_runs(runs)
+    table = trials_table(kept, trials, runs)
+    kept.write_trials(table)
+    outcome = Outcome(
+        name=kept.name,
+        trials=len(trials),
+        states={state: sum(trial.state == state for trial in trials) for state in ENDED},
+        wall_seconds=round(time.monotonic() - started, 3),
+        images_trained=int(table["epochs"].sum()) * len(dataset.train),
+        best_single=asdict(scored.best_single),
+        ensemble={key: value for key, value in asdict(scored).items() if key != "best_single"},
+        test_reads=len(kept.test_reads),
+        mlflow={
+            "tracking_uri": tracker.where.uri,
+            "experiment": dataset.name,
+            "run_id": runs.get("sweep"),
+            "lost": tracker.lost,
+        },
+        export=str(kept.export),
+        storage=kept.storage.root,
+    )
+    kept.write_result(asdict(outcome))
+    tracker.end_sweep(scored, [kept.trials_table, kept.space_file])
+    return outcome
+
+
+def _score_and_export(
+    kept: SweepRecord, dataset: Dataset, config: EnsembleConfig, candidates: Sequence[int]
+) -> ScoredEnsemble:
+    """Decides on validation logits, and only then opens the test set: once, for the scores and the proof."""
+    selection = ensemble.choose(kept, candidates, dataset.valid.labels, config)
+    networks = ensemble.load_members(kept, dataset, selection)
+    test = ensemble.open_test(kept, dataset, selection)
+    scored = ensemble.score(kept, networks, selection, dataset.valid.labels, test)
+    export.write(
+        networks,
+        classes=dataset.classes,
+        pixels=test.pixels,
+        card=_card(kept, dataset, scored),
+        folder=kept.export,
+    )
+    return scored
+
+
+def trials_table(
+    kept: SweepRecord, trials: Sequence[StudiedTrial], runs: Mapping[str, str]
+) -> "pd.DataFrame":
+    """One row a trial, with its last epoch and configuration; best first by validation loss, FAIL last."""
+    import pandas as pd
+
+    rows = []
+    for trial in trials:
+        left = checkpoint.load_record(kept.files, trial.number)
+        rows.append(
+            {
+                "trial": trial.number,
+                "state": trial.state,
+                "reason": trial.reason,
+                "epochs": len(left.epochs) if left else 0,
+                "seconds": left.seconds if left else None,
+                "parameter_count": left.parameter_count if left else None,
+                **(left.last.metrics() if left else {}),
+                **(flatten(left.configuration, "network", "training") if left else trial.parameters),
+                "mlflow_run_id": runs.get(str(trial.number)),
+            }
+        )
+    return pd.DataFrame(rows).sort_values(
+        ["state", "valid_loss", "trial"], key=_by_outcome, ignore_index=True
+    )
+
+
+def _by_outcome(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """States in the order of ENDED, other columns as they are."""
+    return column.map([*ENDED, "RUNNING"].index) if column.name == "state" else column
+
+
+def _candidates(kept: SweepRecord, trials: Sequence[StudiedTrial]) -> list[int]:
+    """The complete trials; where time left none, the stopped ones that finished an epoch."""
+    for state in ("COMPLETE", "PRUNED"):
+        found = [
+            t.number for t in trials if t.state == state and checkpoint.load_record(kept.files, t.number)
+        ]
+        if found:
+            return found
+    reasons = "".join(f"\n  trial {t.number}: {t.state} {t.reason or ''}" for t in trials)
+    raise WorkError(f"sweep {kept.name}: no trial finished an epoch, so there is no ensemble{reasons}")
+
+
+def _card(kept: SweepRecord, dataset: Dataset, scored: ScoredEnsemble) -> ModelCard:
+    return ModelCard(
+        name=kept.name,
+        dataset=dataset.name,
+        source=dataset.source,
+        fingerprint=dataset.fingerprint,
+        test_sha256=dataset.test.sha256,
+        test_reads=len(kept.test_reads),
+        valid_accuracy=scored.valid_accuracy,
+        test_accuracy=scored.test_accuracy,
+        test_interval=scored.test_interval,
+        best_single_test_accuracy=scored.best_single.test_accuracy,
+        members=scored.members,
+        versions=kept.about.versions,
+    )

@@ -1,0 +1,67 @@
+"""The Ray actor that trains trials: an epoch a step, each left on disk."""
+
+import os
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, final
+
+from ray import tune
+
+from pipeline import checkpoint
+from pipeline.config import Configuration
+from pipeline.datasets import TrainingData
+from pipeline.metrics import Epoch
+from pipeline.storage import Storage
+
+if TYPE_CHECKING:
+    from pipeline.training import Fit
+
+
+@final
+class TrialWorker(tune.Trainable):
+    """A Ray actor that trains one trial after another; a Tune step is an epoch."""
+
+    def setup(  # type: ignore[override]  # tune.with_parameters adds what all trials share
+        self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str
+    ) -> None:
+        """Tune's constructor: `config` is the trial's, the rest is shared by all trials."""
+        import torch
+
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        self._sweep, self._data, self._device = sweep, data, device
+        self._fit: Fit | None = None
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Goes on with another trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Trains for an epoch and leaves it on disk. A loss that is not finite ends the trial as failed."""
+        # PyTorch loads in the workers alone while the driver only waits for them.
+        from pipeline.training import DivergenceError, Fit
+
+        epochs = self._configuration.training.epochs
+        try:
+            fit = self._fit = self._fit or Fit(self._configuration, self._data, self._device)
+            epoch = fit.run_epoch()
+        except DivergenceError as error:
+            return {"failure": str(error), "done": True}
+        self._epochs.append(epoch)
+        record = checkpoint.TrialRecord(
+            self._number,
+            self._configuration,
+            fit.parameter_count,
+            time.perf_counter() - self._started,
+            tuple(self._epochs),
+        )
+        checkpoint.save(self._sweep, record, fit)
+        return {**asdict(epoch), "epochs": epochs, "seconds": record.seconds, "done": epoch.epoch == epochs}
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._number = int(config["number"])
+        self._configuration = Configuration.model_validate_json(config["configuration"])
+        self._started = time.perf_counter()
+        self._fit = None
+        self._epochs: list[Epoch] = []

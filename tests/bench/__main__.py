@@ -1,0 +1,18 @@
+"""Benchmarks: `make bench`, or `python -m tests.bench NAME …` for some. Prints a line a figure."""
+
+import sys
+
+from tests.bench import memory, overhead, start
+
+BENCHMARKS = {"start": start.run, "overhead": overhead.run, "memory": memory.run}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or BENCHMARKS:
+        if name not in BENCHMARKS:
+            sys.exit(f"no benchmark {name}; there are {', '.join(BENCHMARKS)}")
+        print(f"== {name}: {BENCHMARKS[name].__doc__}")
+        BENCHMARKS[name]()
+
+
+main()

@@ -1,0 +1,51 @@
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import psutil
+
+MIB = 2**20
+
+
+def run() -> None:
+    """Peak memory of the driver and of one worker on MNIST in full (CONVENE_MNIST names its folder)."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            *(sys.executable, "-m", "pipeline.cli", "sweep", "search_spaces/mnist.toml"),
+            *("--data", os.environ.get("CONVENE_MNIST", "mnist"), "--storage", folder, "--trials", "4"),
+            *("--set", "training.epochs=1", "--set", "search.scheduler=none"),
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        peaks = _watch(psutil.Process(process.pid), process)
+    for who, (total, own, images) in sorted(peaks.items()):
+        print(
+            f"{who}: {total / MIB:.0f} MiB resident, {own / MIB:.0f} MiB of its own, {images / MIB:.0f} MiB shared"
+        )
+
+
+def _watch(driver: psutil.Process, process: subprocess.Popen) -> dict[str, tuple[int, int, int]]:
+    """Peaks of (resident, unique, shared) bytes by role."""
+    peaks: dict[str, tuple[int, int, int]] = {}
+    while process.poll() is None:
+        for who, each in _roles(driver):
+            try:
+                memory = each.memory_full_info()
+            except psutil.Error:
+                continue
+            seen = (memory.rss, memory.uss, memory.shared)
+            peaks[who] = tuple(map(max, peaks.get(who, seen), seen))  # type: ignore[assignment]
+        time.sleep(0.2)
+    return peaks
+
+
+def _roles(driver: psutil.Process) -> list[tuple[str, psutil.Process]]:
+    workers = []
+    for child in driver.children(recursive=True):
+        try:
+            if "TrialWorker" in " ".join(child.cmdline()):
+                workers.append(child)
+        except psutil.Error:
+            continue
+    return [("driver", driver), *((f"worker {number}", each) for number, each in enumerate(workers))]
