@@ -19,7 +19,7 @@ from pipeline.search_space import SearchSpace
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
 Misfit = Callable[[Configuration], str | None]
 
-_OWN_TRIES = 20  # draws from the sampler before a uniform one: GP and late CMA-ES repeat themselves
+_OWN_TRIES = 5  # then a uniform draw: GP and late CMA-ES repeat themselves, and GP takes 0.2 s or more
 _UNIFORM_TRIES = 100_000  # a space where fewer fit is one whose search would be hopeless anyway
 
 
