@@ -1,1 +1,43 @@
-"""From labelled images to a scored, exported ensemble of convolutional networks."""
+"""From labelled images to a scored, exported ensemble of convolutional networks.
+
+The names below do from Python what the command's verbs do.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.errors import InputError, WorkError
+    from pipeline.final import Outcome
+    from pipeline.prediction import predict
+    from pipeline.workflow import export_ensemble, list_sweeps, rebuild_ensemble, run_sweep
+
+__all__ = [
+    "InputError",
+    "Outcome",
+    "WorkError",
+    "export_ensemble",
+    "list_sweeps",
+    "predict",
+    "rebuild_ensemble",
+    "run_sweep",
+]
+
+_HOMES = {
+    "InputError": "errors",
+    "Outcome": "final",
+    "WorkError": "errors",
+    "predict": "prediction",
+    "export_ensemble": "workflow",
+    "list_sweeps": "workflow",
+    "rebuild_ensemble": "workflow",
+    "run_sweep": "workflow",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used, so that importing the package costs nothing."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -116,7 +116,7 @@ def export(name: str, to: Path, storage: str, as_json: bool) -> None:
 @_common
 def predict(folder: Path, images: Path, to: Path | None, storage: str, as_json: bool) -> None:
     """Predict the labels of IMAGES (a file or a folder) with the exported ensemble in FOLDER."""
-    from pipeline import predict as prediction
+    from pipeline import prediction
 
     frames = prediction.predict(folder, images)
     if to:

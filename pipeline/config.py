@@ -155,9 +155,10 @@ class SearchConfig(Section):
     """Optuna's sampler."""
     scheduler: Literal["asha", "none"] = "asha"
     """`asha` stops a trial that is not in the best 1/`reduction_factor` at a rung."""
-    grace_epochs: Positive = 2
-    """ASHA: epochs that every trial gets; the first rung."""
-    reduction_factor: Annotated[int, Field(ge=2, le=16)] = 3
+    grace_epochs: Positive | None = None
+    """ASHA: epochs that every trial gets; the first rung. Without it, a third of `training.epochs`: under a
+    one-cycle schedule earlier ranks say little of the last."""
+    reduction_factor: Annotated[int, Field(ge=2, le=16)] = 2
     """ASHA: ratio of epochs between rungs, and of trials that go on."""
     concurrency: Positive | None = None
     """Trials at a time. Without it, as many as the CPUs and GPUs hold."""

@@ -10,7 +10,7 @@ from pipeline.config import EnsembleConfig, flatten
 from pipeline.datasets import Dataset
 from pipeline.ensemble import ScoredEnsemble
 from pipeline.errors import WorkError
-from pipeline.export import ModelCard
+from pipeline.model_card import ModelCard
 from pipeline.record import SweepRecord
 from pipeline.study import StudiedTrial, Study
 from pipeline.tracking import Tracker

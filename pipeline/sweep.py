@@ -1,6 +1,7 @@
 """Ray Tune: runs the trials of a study, stops weak ones, keeps to the time, and clears away."""
 
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -190,7 +191,12 @@ def cluster(address: str | None, search: SearchConfig) -> Iterator[Resources]:
     try:
         yield _resources(search)
     finally:
-        ray.shutdown()
+        leave()
+
+
+def leave() -> None:
+    """Leaves the cluster before the context ends; ends the one that was started for this sweep."""
+    ray.shutdown()
 
 
 def _dashboard(address: str) -> bool | None:
@@ -261,12 +267,13 @@ def _mode(search: SearchConfig) -> str:
 
 
 def _scheduler(search: SearchConfig, max_epochs: int) -> TrialScheduler:
-    if search.scheduler == "none" or search.grace_epochs >= max_epochs:
+    grace_epochs = search.grace_epochs or math.ceil(max_epochs / 3)
+    if search.scheduler == "none" or grace_epochs >= max_epochs:
         return FIFOScheduler()
     return AsyncHyperBandScheduler(
         time_attr="epoch",
         max_t=max_epochs,
-        grace_period=search.grace_epochs,
+        grace_period=grace_epochs,
         reduction_factor=search.reduction_factor,
     )
 

@@ -82,8 +82,10 @@ def run_sweep(
                 budget=TimeBudget(started, config, test_images=len(dataset.test)),
                 watch=watch,
             )
+            # Only now PyTorch: until here the driver needs none, and the workers start sooner.
             from pipeline.final import finish
 
+            sweep.leave()  # the final stage can have the processors and the memory
             return finish(kept, dataset, study, config.ensemble, tracker, started)
 
 

@@ -46,19 +46,18 @@ def whole(rules: list[Any]) -> st.SearchStrategy[int]:
 
 
 def allowed(annotation: Any, rules: list[Any]) -> st.SearchStrategy[Any]:
-    """TOML values of a type with rules; None stands for a key that is left out."""
+    """TOML values of a type with rules; TOML has no None."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         metadata = [m for a in arguments[1:] for m in (a.metadata if isinstance(a, FieldInfo) else [a])]
         return allowed(arguments[0], metadata)
     if origin in (typing.Union, UnionType):
-        return st.one_of(*(allowed(option, rules) for option in arguments))
+        return st.one_of(*(allowed(option, rules) for option in arguments if option is not type(None)))
     if origin is typing.Literal:
         return st.sampled_from(arguments)
     if origin is tuple:
         return st.lists(allowed(arguments[0], []), max_size=3)
     strategies: dict[Any, Callable[[], st.SearchStrategy[Any]]] = {
-        type(None): st.none,
         bool: st.booleans,
         str: st.text,
         int: lambda: whole(rules),
@@ -80,10 +79,7 @@ def tables(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
     for section, model in SECTIONS.items():
         fields = draw(st.lists(st.sampled_from(sorted(model.model_fields)), unique=True, max_size=5))
         drawn[section] = {field: draw(values(section, field)) for field in fields}
-    return {
-        section: {field: value for field, value in table.items() if value is not None}
-        for section, table in drawn.items()
-    }
+    return drawn
 
 
 # --- What is right --------------------------------------------------------------------------------

@@ -19,15 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from pipeline import export
+from pipeline import export, proof
 from pipeline.config import NetworkConfig
-from pipeline.ensemble import AveragedLogits
+from pipeline.ensemble import AveragedLogits, ScoredMember
 from pipeline.errors import InputError, WorkError
+from pipeline.model_card import ModelCard, readme
 from pipeline.network import ConvNet
 
 CLASSES = tuple(f"digit {n}" for n in range(10))
 FILES = {"model.onnx", "model.pt2", "manifest.json", "README.md"}
-CARD = export.ModelCard(
+CARD = ModelCard(
     name="evening",
     dataset="digits",
     source="scikit-learn",
@@ -38,7 +39,7 @@ CARD = export.ModelCard(
     test_accuracy=0.9812,
     test_interval=(0.97, 0.99),
     best_single_test_accuracy=0.975,
-    members=(export.Member(3, 0.75, 0.985, 0.975), export.Member(7, 0.25, 0.98, 0.97)),
+    members=(ScoredMember(3, 0.75, 0.985, 0.975), ScoredMember(7, 0.25, 0.98, 0.97)),
     versions={"convene": "0.1.0", "torch": "2.13.0"},
 )
 
@@ -199,8 +200,8 @@ def test_the_manifest_describes_every_other_file(folder, pixels):
     ("reads", "expected"), [(1, "read once, for this score"), (3, "read 3 times for this sweep")]
 )
 def test_the_model_card_says_what_was_measured(reads, expected):
-    agreement = export.Agreement(101, 1e-7, 0.0, 1e-4)
-    text = export._readme(replace(CARD, test_reads=reads), CLASSES, (1, 8, 8), agreement)
+    agreement = proof.Agreement(101, 1e-7, 0.0, 1e-4)
+    text = readme(replace(CARD, test_reads=reads), CLASSES, (1, 8, 8), agreement)
     for part in [
         expected,
         "**98.12 %**",
@@ -344,7 +345,7 @@ def test_the_proof_runs_batches_of_several_sizes(examples, sizes):
         seen.append(len(batch))
         return np.zeros((len(batch), 2), np.float32), np.zeros((len(batch), 2), np.float32)
 
-    logits, _ = export._outputs(runtime, np.zeros((examples, 1, 28, 28), np.uint8))
+    logits, _ = proof.outputs(runtime, np.zeros((examples, 1, 28, 28), np.uint8))
     assert seen == sizes
     assert len(logits) == examples
 
@@ -363,9 +364,9 @@ def test_logits_must_agree_within_the_tolerance(found, message):
     same = np.array([[0.3, 0.7]], np.float32)
     if message:
         with pytest.raises(WorkError, match=message):
-            export._difference("Runtime", (found, same), (expected, same), 0.1)
+            proof.largest_difference("Runtime", (found, same), (expected, same), 0.1)
     else:
-        difference = export._difference("Runtime", (found, same), (expected, same), 0.1)
+        difference = proof.largest_difference("Runtime", (found, same), (expected, same), 0.1)
         assert difference == pytest.approx(float(np.abs(found - expected).max()))
 
 
@@ -378,9 +379,9 @@ def test_another_class_is_allowed_only_where_the_first_two_are_within_the_tolera
     same = np.array([[0.5, 0.5]], np.float32)
     if refused:
         with pytest.raises(WorkError, match="another class"):
-            export._difference("Runtime", (found, same), (expected, same), 0.125)
+            proof.largest_difference("Runtime", (found, same), (expected, same), 0.125)
     else:
-        export._difference("Runtime", (found, same), (expected, same), 0.125)
+        proof.largest_difference("Runtime", (found, same), (expected, same), 0.125)
 
 
 # The copy.

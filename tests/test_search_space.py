@@ -24,10 +24,9 @@ def value(choice: Any) -> Any:
 
 
 @st.composite
-def searched(draw: st.DrawFn, section: str, field: str) -> dict[str, Any] | None:
-    """Choices, or a range where the field is a number; None where nothing can be drawn."""
-    given_values = values(section, field).filter(lambda v: v is not None)
-    drawn = draw(st.lists(given_values, min_size=1, max_size=4, unique_by=value))
+def searched(draw: st.DrawFn, section: str, field: str) -> dict[str, Any]:
+    """Choices, or a range where the field is a number."""
+    drawn = draw(st.lists(values(section, field), min_size=1, max_size=4, unique_by=value))
     number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in drawn) and field != "dense"
     if not number or len(drawn) == 1 or draw(st.booleans()):
         return {"choices": drawn}
@@ -147,7 +146,12 @@ def test_overrides_replace_fixed_and_searched_values_and_make_searched_ones(tmp_
     path.write_text("[network]\nwidth = 8\ndepth = { low = 1, high = 3 }")
     space = read(
         path,
-        {"network.width": {"choices": [4, 8]}, "network.depth": 2, "search.trials": 5, "data.source": "mnist"},
+        {
+            "network.width": {"choices": [4, 8]},
+            "network.depth": 2,
+            "search.trials": 5,
+            "data.source": "mnist",
+        },
     )
     assert space.distributions == {"network.width": CategoricalDistribution((4, 8))}
     assert (space.base.network.depth, space.base.search.trials, space.base.data.source) == (2, 5, "mnist")

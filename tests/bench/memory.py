@@ -20,9 +20,7 @@ def run() -> None:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         peaks = _watch(psutil.Process(process.pid), process)
     for who, (total, own, images) in sorted(peaks.items()):
-        print(
-            f"{who}: {total / MIB:.0f} MiB resident, {own / MIB:.0f} MiB of its own, {images / MIB:.0f} MiB shared"
-        )
+        print(f"{who}: {total / MIB:.0f} MiB resident, {own / MIB:.0f} its own, {images / MIB:.0f} shared")
 
 
 def _watch(driver: psutil.Process, process: subprocess.Popen) -> dict[str, tuple[int, int, int]]:

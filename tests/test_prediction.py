@@ -12,10 +12,11 @@ from sklearn.datasets import load_digits
 
 from pipeline import export
 from pipeline.config import NetworkConfig
-from pipeline.ensemble import AveragedLogits
+from pipeline.ensemble import AveragedLogits, ScoredMember
 from pipeline.errors import InputError, WorkError
+from pipeline.model_card import ModelCard
 from pipeline.network import ConvNet
-from pipeline.predict import batch_size, predict, read_manifest, write_table
+from pipeline.prediction import batch_size, predict, read_manifest, write_table
 
 CLASSES = ("nought", 'one, "uno"', *(f"digit {n}" for n in range(2, 10)))
 
@@ -36,8 +37,8 @@ def ensemble():
 @pytest.fixture(scope="module")
 def exported(ensemble, pixels, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep") / "export"
-    member = export.Member(0, 0.5, 0.9, 0.9)
-    card = export.ModelCard(
+    member = ScoredMember(0, 0.5, 0.9, 0.9)
+    card = ModelCard(
         "evening", "digits", "here", "f", "a", 1, 0.9, 0.9, (0.8, 1.0), 0.9, (member, member), {}
     )
     export.write(ensemble, classes=CLASSES, pixels=pixels, card=card, folder=folder)
@@ -75,7 +76,7 @@ def test_it_takes_neither_torch_nor_ray_nor_mlflow(exported, images):
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from pipeline.predict import predict, write_table\n"
+        "from pipeline.prediction import predict, write_table\n"
         f"frames = predict(Path({str(exported)!r}), Path({str(images)!r}))\n"
         "assert sum(map(len, frames)) == 7\n"
         "assert 'onnxruntime' in sys.modules\n"
