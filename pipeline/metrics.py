@@ -36,10 +36,10 @@ def accuracy(logits: Logits, labels: Labels) -> float:
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> float:
-    """Mean negative log-probability of the labels, in nats; NaN where a logit is not finite."""
+    """Mean negative log-probability of the labels, in nats; not finite where a logit is not."""
     from scipy.special import log_softmax
 
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverged network's loss is not finite either
         log_probabilities = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
     return float(-log_probabilities[np.arange(len(labels)), labels].mean())
 

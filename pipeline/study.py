@@ -52,6 +52,11 @@ class Study:
         )
         self._open: dict[int, optuna.Trial] = {}
 
+    @property
+    def open_trials(self) -> list[int]:
+        """Numbers of the trials that were asked for here and not told."""
+        return list(self._open)
+
     def ask(self) -> tuple[int, Configuration]:
         """A new trial's number and complete configuration."""
         trial = self._study.ask(self._space.distributions)

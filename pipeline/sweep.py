@@ -112,12 +112,14 @@ class _Observer(tune.Callback):
         self._study, self._tracker, self._budget, self._watch = study, tracker, budget, watch
         self._objective, self._mode = search.objective, _mode(search)
         self._images_an_epoch = images_an_epoch
+        self._running: set[int] = set()
         self.progress = Progress(search.trials)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config["number"]
+        self._running.add(number)
         self._tracker.start_trial(number, Configuration.model_validate_json(trial.config["configuration"]))
-        self._show(f"trial {number} started", running=self.progress.running + 1)
+        self._show(f"trial {number} started")
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -135,31 +137,38 @@ class _Observer(tune.Callback):
         )
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        result = trial.last_result or {}
+        number, result = trial.config["number"], trial.last_result or {}
         if "failure" in result:
-            self._end(trial, "FAIL", result["failure"])
+            self._end(number, "FAIL", reason=result["failure"])
         elif result.get("epoch") and result["epoch"] == result["epochs"]:
-            self._end(trial, "COMPLETE", None)
+            self._end(number, "COMPLETE", value=result[self._objective])
         elif self._budget.stopped(trial.trial_id):
-            self._end(trial, "PRUNED", TimeBudget.REASON)
+            self._end(number, "PRUNED", reason=TimeBudget.REASON)
         else:
-            self._end(trial, "PRUNED", f"not among the best at epoch {result.get('epoch')}")
+            self._end(number, "PRUNED", reason=f"not among the best at epoch {result.get('epoch')}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial, "FAIL", _last_line(trial.get_error()))
+        self._end(trial.config["number"], "FAIL", reason=_last_line(trial.get_error()))
 
-    def _end(self, trial: Trial, state: State, reason: str | None) -> None:
-        number, value = trial.config["number"], (trial.last_result or {}).get(self._objective)
-        self._study.tell(number, state, value if state == "COMPLETE" else None, reason)
-        self._tracker.end_trial(number, state, reason)
+    def close(self) -> None:
+        """Ends what Tune dropped without a word when time was over."""
+        for number in self._study.open_trials:
+            self._end(number, "PRUNED", reason=TimeBudget.REASON)
+
+    def _end(
+        self, number: int, state: State, *, value: float | None = None, reason: str | None = None
+    ) -> None:
+        self._study.tell(number, state, value, reason)
+        if number in self._running:
+            self._running.discard(number)
+            self._tracker.end_trial(number, state, reason)
         progress = self.progress
         self._show(
             f"trial {number} {state}" + (f": {reason}" if reason else ""),
-            running=progress.running - 1,
             complete=progress.complete + (state == "COMPLETE"),
             pruned=progress.pruned + (state == "PRUNED"),
             failed=progress.failed + (state == "FAIL"),
-            best=progress.best if value is None or state != "COMPLETE" else self._better(number, value),
+            best=progress.best if value is None else self._better(number, value),
         )
 
     def _better(self, number: int, value: float) -> tuple[int, float]:
@@ -169,7 +178,7 @@ class _Observer(tune.Callback):
         return best
 
     def _show(self, event: str, **changes: Any) -> None:
-        self.progress = replace(self.progress, event=event, **changes)
+        self.progress = replace(self.progress, event=event, running=len(self._running), **changes)
         self._watch(self.progress)
 
 
@@ -259,6 +268,7 @@ def run(
             raise_on_failed_trial=False,
             verbose=0,
         )
+    observer.close()
     return observer.progress
 
 

@@ -29,7 +29,8 @@ class LiveView:
     def __init__(self, console: Console, objective: str, time_budget: float | None) -> None:
         self._console = console
         self._objective = objective
-        self._started = time.monotonic()
+        self._entered = time.monotonic()
+        self._first: float | None = None
         self._budget = time_budget
         self._progress: Progress | None = None
         self._done = 0
@@ -47,6 +48,7 @@ class LiveView:
     def __call__(self, progress: "Progress") -> None:
         """Takes note of an event."""
         self._progress = progress
+        self._first = self._first or time.monotonic()
         if not self._console.is_terminal and progress.done > self._done:
             self._console.print(
                 f"{progress.event}  [{self._summary(progress)}]", markup=False, soft_wrap=True
@@ -66,17 +68,17 @@ class LiveView:
         return ", ".join([*parts, f"about {duration(left)} left"] if left is not None else parts)
 
     def _seconds_left(self, progress: "Progress") -> float | None:
-        """By the pace so far, and never past the time budget."""
-        elapsed = time.monotonic() - self._started
-        to_budget = None if self._budget is None else max(0.0, self._budget - elapsed)
-        if not progress.done:
+        """By the pace since the first trial began, and never past the time budget."""
+        now = time.monotonic()
+        to_budget = None if self._budget is None else max(0.0, self._entered + self._budget - now)
+        if not progress.done or self._first is None:
             return to_budget
-        by_pace = elapsed / progress.done * (progress.trials - progress.done)
+        by_pace = (now - self._first) / progress.done * (progress.trials - progress.done)
         return by_pace if to_budget is None else min(by_pace, to_budget)
 
     def _draw(self) -> RenderableType:
         if self._progress is None:
-            return Text(f"starting … {duration(time.monotonic() - self._started)}", style="dim")
+            return Text(f"starting … {duration(time.monotonic() - self._entered)}", style="dim")
         progress = self._progress
         bar = ProgressBar(total=progress.trials, completed=progress.done, width=40)
         event = Text(progress.event, style="dim", overflow="ellipsis", no_wrap=True)

@@ -103,7 +103,11 @@ def test_a_network_fits_if_and_only_if_its_layers_run(
         ({"depth": 1, "kernel_size": 5, "padding": "valid"}, (1, 4, 4), "block 1: a kernel of 5 pixels on 4"),
         ({"depth": 1, "kernel_size": 31}, (1, 1, 1), "block 1: pooling 2 pixels on 1 leaves none"),
         ({"depth": 16, "kernel_size": 31, "pooling": "none"}, (1, 1, 1), None),
-        ({"depth": 4, "padding": "valid", "pooling": "none"}, (1, 8, 8), "block 4: a kernel of 3 pixels on 2"),
+        (
+            {"depth": 4, "padding": "valid", "pooling": "none"},
+            (1, 8, 8),
+            "block 4: a kernel of 3 pixels on 2",
+        ),
         ({"depth": 3, "padding": "valid", "pooling": "none"}, (1, 8, 8), None),
         # A stride halves and rounds up, so that one pixel always stays.
         ({"depth": 16, "stride": 2, "pooling": "none"}, (1, 8, 8), None),

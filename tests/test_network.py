@@ -26,7 +26,9 @@ def network(
 
 
 def pixels(count: int = 7, shape: tuple[int, int, int] = (1, 8, 8)) -> Tensor:
-    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.manual_seed(1))
+    return torch.randint(
+        0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def block_of_ones(image: list[list[int]], **config: Any) -> list[list[float]]:
