@@ -174,7 +174,7 @@ def _show_outcome(outcome: "Outcome", as_json: bool) -> None:
     table, searched = workflow.leaderboard(outcome)
     members = [member["trial"] for member in outcome.ensemble["members"]]
     console = _console()
-    console.print(terminal.leaderboard(table, searched, members))
+    console.print(terminal.leaderboard(table, searched, members, console))
     console.print(terminal.scores(outcome))
     states = ", ".join(f"{count} {state}" for state, count in outcome.states.items())
     at = "" if outcome.storage == str(Path(_STORAGE).absolute()) else f" --storage {outcome.storage}"

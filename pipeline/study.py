@@ -116,7 +116,8 @@ class _Admissible(BaseSampler):
 
     def __init__(self, sampler: BaseSampler, space: SearchSpace, misfit: Misfit) -> None:
         self._sampler = sampler
-        self._uniform = RandomSampler(seed=space.base.search.seed)
+        # Another seed, or its draws would be the sampler's own random ones over again.
+        self._uniform = RandomSampler(seed=space.base.search.seed ^ 0xFFFF_FFFF)
         self._space = space
         self._misfit = misfit
 

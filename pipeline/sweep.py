@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ _TUNE_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
+
+_ANSWER_WITHIN = 5  # seconds that a cluster has to take a connection
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,7 @@ def cluster(address: str | None, search: SearchConfig) -> Iterator[Resources]:
     """
     os.environ.update(_TUNE_ENVIRONMENT)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_answers(address)
     try:
         ray.init(
             address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=_dashboard(address)
@@ -201,6 +205,17 @@ def cluster(address: str | None, search: SearchConfig) -> Iterator[Resources]:
         yield _resources(search)
     finally:
         leave()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes to reach a cluster that is not there."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_WITHIN).close()
+    except OSError as error:
+        raise InputError(f"--address {address}: no Ray cluster answers: {error.strerror or error}") from None
 
 
 def leave() -> None:

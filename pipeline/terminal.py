@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pipeline.workflow import ListedSweep
 
 _LEADERBOARD_ROWS = 10
-_LEADERBOARD_COLUMNS = 5  # of what was searched; as many as 80 columns hold
 
 
 @final
@@ -85,10 +84,21 @@ class LiveView:
         return Group(bar, Text(self._summary(progress)), event)
 
 
-def leaderboard(table: "pd.DataFrame", searched: Sequence[str], members: Sequence[int]) -> Table:
-    """The best trials with what was searched; a star marks the ensemble's members."""
+def leaderboard(
+    table: "pd.DataFrame", searched: Sequence[str], members: Sequence[int], console: Console
+) -> Table:
+    """The best trials with as much of what was searched as fits; a star marks the ensemble's members."""
+    shown = len(searched)
+    while True:
+        board = _leaderboard(table, searched[:shown], members)
+        if not shown or console.measure(board).maximum <= console.width:
+            return board
+        shown -= 1
+
+
+def _leaderboard(table: "pd.DataFrame", searched: Sequence[str], members: Sequence[int]) -> Table:
     scored = {"trial": "trial", "valid_loss": "loss", "valid_accuracy": "accuracy"}
-    short = {name: name.partition(".")[2].replace("_", " ") for name in searched[:_LEADERBOARD_COLUMNS]}
+    short = {name: name.partition(".")[2].replace("_", "\n") for name in searched}
     board = _table("", *scored.values(), "epochs", *short.values(), left=("epochs",))
     for row in table.head(_LEADERBOARD_ROWS).to_dict("records"):
         board.add_row(
@@ -148,7 +158,9 @@ def duration(seconds: float) -> str:
 def _table(*headings: str, left: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in left else "right", overflow="fold")
+        table.add_column(
+            heading, justify="left" if heading in left else "right", overflow="fold", vertical="bottom"
+        )
     return table
 
 

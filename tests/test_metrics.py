@@ -99,7 +99,8 @@ def test_the_interval_is_wilsons(case: tuple[int, int]) -> None:
 
 def test_a_surer_interval_is_wider() -> None:
     logits, labels = answers(90, 100)
-    assert accuracy_interval(logits, labels) == pytest.approx((0.8256343, 0.9447709), abs=1e-7)  # R's prop.test
+    # As R's prop.test(90, 100, correct = FALSE) prints it.
+    assert accuracy_interval(logits, labels) == pytest.approx((0.8256343, 0.9447709), abs=1e-7)
     assert accuracy_interval(logits, labels, confidence=0.99) == pytest.approx(
         wilson(90, 100, z=2.5758293035489004), abs=1e-12
     )

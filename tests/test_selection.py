@@ -64,13 +64,11 @@ def test_the_best_have_equal_weights(rank_by: str, size: int, expected: list[int
 def test_of_equal_trials_the_other_score_and_then_the_number_decides(rank_by: str) -> None:
     same = margins(1, 1, 1, -1)
     assert [row.trial for row in rank({9: same, 2: same, 4: same}, LABELS, rank_by)] == [2, 4, 9]
-    # The same loss, since each loss is of a margin: 2 and −2 in pairs, but another accuracy by a tie of logits.
-    flat = margins(0, 0, 0, 0)
-    first = flat[:, ::-1].copy()
-    first[2:] = [[0.0, 1e-12], [0.0, 1e-12]]
-    ranked = rank({1: flat, 2: first}, LABELS, rank_by)
+    # A margin that float64 loses in the loss, yet that decides which logit is largest.
+    flat, hair = margins(0, 0, 0, 0), margins(0, 0, 1e-30, 1e-30)
+    ranked = rank({1: flat, 2: hair}, LABELS, rank_by)
     assert ranked[0].valid_loss == ranked[1].valid_loss
-    assert [row.trial for row in ranked] == [2, 1]
+    assert [(row.trial, row.valid_accuracy) for row in ranked] == [(2, 1.0), (1, 0.5)]
 
 
 @st.composite
