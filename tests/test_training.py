@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import metrics
-from pipeline.config import Configuration, DataConfig, TrainingConfig, validate
+from pipeline.config import Configuration, DataConfig, TrainingConfig, flatten, validate
 from pipeline.datasets import Images, TrainingData, load
 from pipeline.metrics import Epoch
 from pipeline.training import DivergenceError, Fit, augment, logits
@@ -83,14 +84,52 @@ def test_the_same_seed_gives_the_same_curve_whatever_else_runs() -> None:
         assert torch.equal(again.network.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"seed": 8}, {"shift": 0}, {"rotation": 20}, {"flip": True}, {"label_smoothing": 0.3}, {"ema": 0.9}],
-    ids=str,
-)
-def test_another_seed_or_setting_gives_another_curve(change: dict[str, Any]) -> None:
-    data = digits(200)
-    assert curve(list(Fit(configuration(**change), data))) != curve(list(Fit(configuration(), data)))
+# Another value of each field.
+OTHERWISE: dict[str, Any] = {
+    "network.kernel_size": 5,
+    "network.depth": 2,
+    "network.width": 9,
+    "network.growth": 1.5,
+    "network.filters": [4, 4],
+    "network.stride": 2,
+    "network.padding": "valid",
+    "network.pooling": "average",
+    "network.pool_size": 3,
+    "network.batch_norm": False,
+    "network.activation": "tanh",
+    "network.dropout": 0.5,
+    "network.dense": 16,
+    "network.dense_dropout": 0.5,
+    "network.initialization": "xavier",
+    "training.epochs": 3,
+    "training.batch_size": 16,
+    "training.optimizer": "adam",
+    "training.learning_rate": 0.003,
+    "training.schedule": "cosine",
+    "training.weight_decay": 0.5,
+    "training.label_smoothing": 0.3,
+    "training.shift": 0,
+    "training.rotation": 20.0,
+    "training.flip": True,
+    "training.ema": 0.9,
+    "training.seed": 8,
+}
+MACHINE = {"training.precision", "training.channels_last"}  # how, not what
+
+
+def test_each_field_is_tried_otherwise() -> None:
+    assert set(flatten(Configuration(), "network", "training")) == set(OTHERWISE) | MACHINE
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_no_field_is_without_effect(name: str) -> None:
+    depth = 2 if name == "network.growth" else 1  # two of some of the others do not fit
+    changes: dict[str, dict[str, Any]] = {"network": {"depth": depth, "dense": [8]}, "training": {}}
+    expected = curve(list(Fit(configuration(changes["network"]), digits(100))))
+    section, field = name.split(".")
+    changes[section][field] = OTHERWISE[name]
+    found = curve(list(Fit(configuration(changes["network"], **changes["training"]), digits(100))))
+    assert found != expected
 
 
 def test_each_epoch_has_its_own_order() -> None:
@@ -130,7 +169,7 @@ def test_a_schedule_ends_with_hardly_a_step(schedule: str) -> None:
     weights = [fit.network.state_dict()["head.1.weight"].clone()]
     for _ in fit:
         weights.append(fit.network.state_dict()["head.1.weight"].clone())
-    steps = [float((b - a).abs().mean()) for a, b in zip(weights, weights[1:], strict=False)]
+    steps = [float((b - a).abs().mean()) for a, b in pairwise(weights)]
     assert steps[-1] < max(steps) / 4
 
 

@@ -1,0 +1,191 @@
+"""Each file is there whole or not at all, whatever happens while it is written."""
+
+import os
+import pickle
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.storage import Storage
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file of this process can grow past `size` bytes: a write fails midway, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Content of all files below, hidden ones too, by relative path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("path", ["a", "a.json", "deep/er/a.json", "ä é/a b.json"])
+@pytest.mark.parametrize("data", [b"", b"one", bytes(range(256)) * 4000])
+def test_what_is_written_is_read(path: str, data: bytes, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "not" / "there" / "yet"))
+    assert not storage.exists()
+    storage.write(path, b"older and longer" * 100)
+    storage.write(path, data)
+    assert storage.read(path) == data
+    assert everything(storage.local()) == {path: data}
+    assert storage.exists(path)
+    assert storage.local(path).read_bytes() == data
+
+
+@pytest.mark.parametrize("path", ["a.json", "deep/a.json"])
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_write_that_fails_midway_leaves_the_old_file_and_nothing_else(
+    path: str, before: bytes | None, tmp_path: Path
+) -> None:
+    storage = Storage(str(tmp_path))
+    if before is not None:
+        storage.write(path, before)
+    with full_disk(100_000), pytest.raises(OSError, match="File too large"):
+        storage.write(path, b"new" * 100_000)
+    assert everything(tmp_path) == ({path: before} if before is not None else {})
+    storage.write(path, b"new" * 100_000)
+    assert storage.read(path) == b"new" * 100_000
+
+
+def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("a/b", b"kept")
+    with pytest.raises(OSError, match="a"):
+        storage.write("a", b"new")
+    assert everything(tmp_path) == {"a/b": b"kept"}
+
+
+def test_a_reader_sees_one_whole_version_or_another(tmp_path: Path) -> None:
+    storage, ended = Storage(str(tmp_path)), threading.Event()
+    versions = [bytes([n]) * 300_000 for n in range(4)]
+    storage.write("a", versions[0])
+
+    def rewrite() -> None:
+        for n in range(100):
+            storage.write("a", versions[n % 4])
+        ended.set()
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    reads = 0
+    while not ended.is_set():
+        assert Storage(str(tmp_path)).read("a") in versions
+        assert storage.names() == ["a"]
+        reads += 1
+    writer.join()
+    assert reads > 0
+
+
+def test_names_are_sorted_and_leave_out_what_is_hidden(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    for path in ("b.json", "a.json", "folder/c.json", "10", "9"):
+        storage.write(path, b"")
+    # What a process leaves that is killed while it writes.
+    (tmp_path / ".a.json.0123.partial").write_bytes(b"half")
+    (tmp_path / "folder" / ".c.json.0123.partial").write_bytes(b"half")
+    assert storage.names() == ["10", "9", "a.json", "b.json", "folder"]
+    assert storage.names("folder") == ["c.json"]
+    assert storage.names("nowhere") == []
+    assert Storage(str(tmp_path / "nowhere")).names() == []
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    assert not storage.exists("a")
+    for path in ("a", "folder/a"):
+        with pytest.raises(FileNotFoundError):
+            storage.read(path)
+
+
+def test_a_storage_below_another_is_a_folder_of_it(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    below = storage / "sweeps/evening"
+    below.write("trials/0001/a", b"x")
+    assert storage.read("sweeps/evening/trials/0001/a") == b"x"
+    assert below.root == f"{storage.root}/sweeps/evening"
+    assert everything(tmp_path) == {"sweeps/evening/trials/0001/a": b"x"}
+
+
+def test_a_root_is_absolute_whatever_it_is_given_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for root in ("runs", "./runs", "~/runs", str(tmp_path / "runs")):
+        assert Storage(root).local() == tmp_path / "runs"
+
+
+def test_only_the_root_crosses_a_process(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("a", b"x")
+    content = pickle.dumps(storage)
+    assert len(content) < 200 + len(str(tmp_path))
+    copy = pickle.loads(content)
+    assert (copy.root, copy.read("a")) == (storage.root, b"x")
+
+
+def test_a_writable_place_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    Storage(str(tmp_path)).check_writable()
+    assert everything(tmp_path) == {"a": b"x"}
+
+
+def below_a_file(folder: Path) -> Path:
+    (folder / "file").write_bytes(b"x")
+    return folder / "file" / "runs"
+
+
+def a_file(folder: Path) -> Path:
+    (folder / "file").write_bytes(b"x")
+    return folder / "file"
+
+
+def read_only(folder: Path) -> Path:
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    folder.chmod(0o500)
+    return folder
+
+
+PLACES = {
+    "below a file": below_a_file,
+    "a file": a_file,
+    "where the system lets nobody write": lambda folder: Path("/proc/convene"),
+    "a read-only folder": read_only,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_place_where_nothing_can_be_written_is_named(place: str, tmp_path: Path) -> None:
+    root = PLACES[place](tmp_path)
+    before = everything(tmp_path)
+    with pytest.raises(InputError) as raised:
+        Storage(str(root)).check_writable()
+    assert str(raised.value).startswith(f"storage = {root}: ")
+    assert len(str(raised.value)) > len(f"storage = {root}: ")
+    assert everything(tmp_path) == before
+
+
+def test_a_full_disk_is_found_before_any_work(tmp_path: Path) -> None:
+    with full_disk(1000), pytest.raises(InputError, match="File too large"):
+        Storage(str(tmp_path)).check_writable()
+    assert everything(tmp_path) == {}
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/runs", "gs://bucket"])
+def test_an_address_is_no_folder(root: str) -> None:
+    with pytest.raises(InputError, match="must be a folder"):
+        Storage(root)
