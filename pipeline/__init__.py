@@ -12,9 +12,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from pipeline.errors import InputError, WorkError
-    from pipeline.final import Outcome
     from pipeline.prediction import predict
-    from pipeline.workflow import export_ensemble, list_sweeps, rebuild_ensemble, run_sweep
+    from pipeline.record import Outcome
+    from pipeline.workflow import (
+        export_ensemble,
+        list_sweeps,
+        rebuild_ensemble,
+        resume_sweep,
+        run_sweep,
+        sync_sweep,
+    )
 
 __all__ = [
     "InputError",
@@ -24,17 +31,21 @@ __all__ = [
     "list_sweeps",
     "predict",
     "rebuild_ensemble",
+    "resume_sweep",
     "run_sweep",
+    "sync_sweep",
 ]
 
 _HOMES = {
     "InputError": "errors",
-    "Outcome": "final",
+    "Outcome": "record",
     "WorkError": "errors",
     "predict": "prediction",
     "export_ensemble": "workflow",
     "list_sweeps": "workflow",
     "rebuild_ensemble": "workflow",
+    "resume_sweep": "workflow",
+    "sync_sweep": "workflow",
     "run_sweep": "workflow",
 }
 

@@ -4,8 +4,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, final
 
-from ray import tune
-
 from pipeline.config import Configuration
 
 # The final stage, as measured: export and start of the runtimes, then each test image through each member
@@ -15,7 +13,7 @@ _FINAL_PASSES = 2.0
 
 
 @final
-class TimeBudget(tune.Stopper):
+class TimeBudget:
     """Ends training early enough for the whole command to keep to `search.time_budget`.
 
     Once a trial is complete, no other is begun or gone on with that could not be complete in time: a trial
@@ -35,7 +33,6 @@ class TimeBudget(tune.Stopper):
         self._images = test_images * config.ensemble.size
         self._images_per_second = 0.0
         self._fastest: float | None = None
-        self._stopped: set[str] = set()
 
     @property
     def _deadline(self) -> float:
@@ -45,28 +42,19 @@ class TimeBudget(tune.Stopper):
         scoring = self._images / self._images_per_second if self._images_per_second else 0.0
         return self._end - _FINAL_SECONDS - _FINAL_PASSES * scoring
 
-    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Whether the trial is to stop after this result."""
-        if "epoch" not in result:
-            return False
+    def is_late(self, result: Mapping[str, Any]) -> bool:
+        """Whether a trial is to stop after this result, because it could not finish in time."""
         self._images_per_second = result["images_per_second"]
         if result["epoch"] == result["epochs"]:
             self._fastest = min(self._fastest or result["seconds"], result["seconds"])
             return False
         left = result["seconds"] / result["epoch"] * (result["epochs"] - result["epoch"])
-        stop = time.monotonic() + (left if self._fastest else 0) > self._deadline
-        if stop:
-            self._stopped.add(trial_id)
-        return stop
+        return time.monotonic() + (left if self._fastest else 0) > self._deadline
 
     def may_start(self) -> bool:
         """Whether the quickest trial so far would still be in time."""
         return time.monotonic() + (self._fastest or 0) < self._deadline
 
-    def stop_all(self) -> bool:
-        """Whether time is over; trials in their first epoch then have nothing to show."""
+    def is_over(self) -> bool:
+        """Whether all training has to end; trials in their first epoch then have nothing to show."""
         return time.monotonic() > self._deadline
-
-    def stopped(self, trial_id: str) -> bool:
-        """Whether time is what the trial was stopped for."""
-        return trial_id in self._stopped or self.stop_all()

@@ -1,8 +1,9 @@
-"""What a trial leaves behind: its weights, its validation logits and its curve."""
+"""What a trial leaves behind: its weights, its validation logits, its curve, and the state to go on from."""
 
 import io
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from pipeline.metrics import Epoch
 from pipeline.storage import Storage
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipeline.network import ConvNet
     from pipeline.training import Fit
 
 _RECORD, _WEIGHTS, _LOGITS = "trial.json", "weights.safetensors", "valid_logits.npy"
+_STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,19 +45,55 @@ def folder(number: int) -> str:
 
 
 def save(sweep: Storage, record: TrialRecord, fit: "Fit") -> None:
-    """Writes the weights and logits, then the record that vouches for them."""
-    from safetensors.torch import save as serialize
+    """Writes the weights and logits, the record that vouches for them, and last the state to go on from.
 
+    A trial that is cut off between two of these goes on from the state before, and repeats the epoch.
+    """
     place = sweep / folder(record.number)
-    # safetensors stores plain row-major memory, so channels-last weights are laid out anew.
-    place.write(
-        _WEIGHTS, serialize({name: t.contiguous().cpu() for name, t in fit.network.state_dict().items()})
-    )
+    place.write(_WEIGHTS, _serialized(fit.network.state_dict()))
     buffer = io.BytesIO()
     np.save(buffer, fit.valid_logits)
     place.write(_LOGITS, buffer.getvalue())
     row = asdict(record) | {"configuration": record.configuration.model_dump(mode="json")}
     place.write(_RECORD, json.dumps(row).encode())
+    if fit.epoch < record.configuration.training.epochs:
+        place.write(_STATE, _serialized(fit.state_tensors()))
+    else:
+        place.remove(_STATE)
+
+
+def load_state(sweep: Storage, record: TrialRecord, fit: "Fit") -> TrialRecord:
+    """Puts the fit where the trial was cut off; returns the record of the epochs until there."""
+    from safetensors.torch import load
+
+    place = sweep / folder(record.number)
+    if len(record.epochs) == record.configuration.training.epochs:
+        return record
+    if not place.exists(_STATE):
+        return replace(record, epochs=(), seconds=0.0)
+    fit.load_state_tensors(load(place.read(_STATE)))
+    done = fit.epoch
+    return replace(record, epochs=record.epochs[:done])
+
+
+def has_network(sweep: Storage, number: int) -> bool:
+    """Whether the trial finished an epoch and its weights were kept."""
+    place = sweep / folder(number)
+    return place.exists(_RECORD) and place.exists(_WEIGHTS)
+
+
+def forget_network(sweep: Storage, number: int) -> None:
+    """Removes what only a member of an ensemble needs; the record and the logits stay."""
+    place = sweep / folder(number)
+    place.remove(_WEIGHTS)
+    place.remove(_STATE)
+
+
+def _serialized(tensors: Mapping[str, "Tensor"]) -> bytes:
+    from safetensors.torch import save as serialize
+
+    # safetensors stores plain row-major memory, so channels-last weights are laid out anew.
+    return serialize({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
 
 
 def load_record(sweep: Storage, number: int) -> TrialRecord | None:

@@ -2,10 +2,13 @@
 
 import json
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +18,7 @@ from pipeline.errors import ConveneError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.final import Outcome
+    from pipeline.record import Outcome
 
 _STORAGE = "mlruns"
 
@@ -80,6 +83,41 @@ def sweep(
             file, name=name, storage=storage, overrides=overrides, address=address, watch=watch
         )
     _show_outcome(outcome, as_json)
+
+
+@convene.command()
+@click.argument("name")
+@click.option("--address", help="A running Ray cluster.  [default: RAY_ADDRESS, else one on this machine]")
+@_common
+def resume(name: str, address: str | None, storage: str, as_json: bool) -> None:
+    """Finish the sweep NAME after any interruption: the same trials, each from its last epoch."""
+    from pipeline import terminal, workflow
+    from pipeline.record import SweepRecord
+    from pipeline.storage import Storage
+
+    search = SweepRecord.open(Storage(storage), name).space.base.search
+    with terminal.LiveView(_console(stderr=True), search.objective, search.time_budget) as watch:
+        outcome, resumed = workflow.resume_sweep(name, storage=storage, address=address, watch=watch)
+    if not resumed:
+        click.echo(f"sweep {name} is finished; nothing was changed", err=True)
+    _show_outcome(outcome, as_json)
+
+
+@convene.command()
+@click.argument("name")
+@_common
+def sync(name: str, storage: str, as_json: bool) -> None:
+    """Write to MLflow what it lacks of the sweep NAME, and nothing twice."""
+    from pipeline import workflow
+    from pipeline.errors import WorkError
+
+    waiting = workflow.sync_sweep(name, storage=storage)
+    if waiting:
+        raise WorkError(f"MLflow did not take {waiting} records of {name}; try again: convene sync {name}")
+    if as_json:
+        _print_json({"name": name, "waiting": 0})
+    else:
+        click.echo(f"MLflow has all of {name}")
 
 
 @convene.command()
@@ -186,8 +224,10 @@ def _show_outcome(outcome: "Outcome", as_json: bool) -> None:
         f"browse:   convene ui{at}",
         f"ensemble: {outcome.export}",
     ]
-    if outcome.mlflow["lost"]:
-        lines.append(f"MLflow did not take {outcome.mlflow['lost']} records; the sweep's folder has them all")
+    if outcome.mlflow["waiting"]:
+        lines.append(
+            f"MLflow lacks {outcome.mlflow['waiting']} records; write them with: convene sync {outcome.name}"
+        )
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -204,6 +244,7 @@ def _console(stderr: bool = False) -> "Console":
 
 def main() -> None:
     """The command: 0 done, 1 the work failed, 2 what was asked is wrong, 130 interrupted."""
+    signal.signal(signal.SIGINT, _interrupt)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     as_json = "--json" in sys.argv[1:]
     try:
@@ -214,8 +255,15 @@ def main() -> None:
         _fail(error.format_message() if as_json else None, error.exit_code, as_json)
     except ConveneError as error:
         _fail(str(error), error.exit_code, as_json)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", 130, as_json)
+    except (KeyboardInterrupt, click.Abort) as error:
+        # Click takes every interrupt for its own, and keeps the one that says how to go on as the cause.
+        _fail(str(error.__cause__ or error) or "interrupted", 130, as_json)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first Ctrl-C ends the work in good order, the second at once; both can be resumed from."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    raise KeyboardInterrupt
 
 
 def _fail(message: str | None, exit_code: int, as_json: bool) -> None:

@@ -166,6 +166,8 @@ class SearchConfig(Section):
     """CPUs, and so threads, of a trial."""
     gpus_per_trial: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of a trial; 0.25 puts four trials on one."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """Times that a trial is tried again after its worker died; it goes on from its last epoch."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the sampler."""
 
@@ -177,6 +179,8 @@ class EnsembleConfig(Section):
     """Members, at most."""
     rank_by: Literal["valid_loss", "valid_accuracy"] = "valid_loss"
     """What the top trials are ranked by."""
+    keep: Positive = 20
+    """Trials whose networks are kept, the best by `search.objective`: ensembles can be so large later."""
 
 
 class Configuration(Section):

@@ -81,6 +81,8 @@ class ScoredEnsemble:
     test_accuracy: float
     test_interval: tuple[float, float]
     best_single: BestSingle
+    test_reads: int
+    """How often the test set had been opened for this sweep by then."""
 
 
 def choose(record: SweepRecord, trials: Sequence[int], labels: Labels, config: EnsembleConfig) -> Selection:
@@ -139,4 +141,5 @@ def score(
             first.test_accuracy,
             accuracy_interval(logits[first.trial], test.labels),
         ),
+        len(record.test_reads),
     )

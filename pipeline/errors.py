@@ -17,3 +17,7 @@ class WorkError(ConveneError):
     """What was asked is right, but the work failed: says what went wrong and what remains."""
 
     exit_code = 1
+
+
+class Interrupted(KeyboardInterrupt):
+    """The sweep was interrupted; its message says how to go on."""

@@ -1,47 +1,25 @@
 """The final stage: chooses on validation logits, opens the test set once, scores, exports, records."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pipeline import checkpoint, ensemble, export
 from pipeline.config import EnsembleConfig, flatten
 from pipeline.datasets import Dataset
-from pipeline.ensemble import ScoredEnsemble
+from pipeline.ensemble import BestSingle, ScoredEnsemble, ScoredMember
 from pipeline.errors import WorkError
 from pipeline.model_card import ModelCard
-from pipeline.record import SweepRecord
+from pipeline.record import Outcome, SweepRecord
+from pipeline.search_space import SearchSpace
 from pipeline.study import StudiedTrial, Study
-from pipeline.tracking import Tracker
+from pipeline.tracking import Tracker, TrialView
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a sweep or a final stage came to; `--json` prints it."""
-
-    name: str
-    trials: int
-    states: dict[str, int]
-    """Trials that ended COMPLETE, PRUNED or FAIL."""
-    wall_seconds: float
-    """Of the command."""
-    images_trained: int
-    """Training images seen, over all epochs of all trials."""
-    best_single: dict[str, Any]
-    ensemble: dict[str, Any]
-    test_reads: int
-    """How often the test set was opened for this sweep."""
-    mlflow: dict[str, Any]
-    export: str
-    """Folder of the exported ensemble."""
-    storage: str
-    """The storage root."""
 
 
 def finish(
@@ -67,10 +45,8 @@ def finish(
     """
     trials = study.trials()
     scored = _score_and_export(kept, dataset, config, _candidates(kept, trials))
-    tracker.log_ensemble(scored, kept.export)
-    runs = tracker.drain()
-    kept.write_runs(runs)
-    table = trials_table(kept, trials, runs)
+    tracker.settle()
+    table = trials_table(kept, trials, tracker.run_ids())
     kept.write_trials(table)
     outcome = Outcome(
         name=kept.name,
@@ -79,19 +55,21 @@ def finish(
         wall_seconds=round(time.monotonic() - started, 3),
         images_trained=int(table["epochs"].sum()) * len(dataset.train),
         best_single=asdict(scored.best_single),
-        ensemble={key: value for key, value in asdict(scored).items() if key != "best_single"},
-        test_reads=len(kept.test_reads),
+        ensemble={
+            key: value for key, value in asdict(scored).items() if key not in ("best_single", "test_reads")
+        },
+        test_reads=scored.test_reads,
         mlflow={
             "tracking_uri": tracker.where.uri,
             "experiment": dataset.name,
-            "run_id": runs.get("sweep"),
-            "lost": tracker.lost,
+            "run_id": tracker.parent,
+            "waiting": 0,
         },
         export=str(kept.export),
         storage=kept.storage.root,
     )
-    kept.write_result(asdict(outcome))
-    tracker.end_sweep(scored, [kept.trials_table, kept.space_file])
+    kept.write_result(outcome)
+    tracker.show_result(scored, kept.export, [kept.trials_table, kept.space_file])
     return outcome
 
 
@@ -113,8 +91,32 @@ def _score_and_export(
     return scored
 
 
+def scored(outcome: Outcome) -> ScoredEnsemble:
+    """The scores that an outcome was made of."""
+    content = {**outcome.ensemble, "test_interval": tuple(outcome.ensemble["test_interval"])}
+    content["members"] = tuple(ScoredMember(**member) for member in outcome.ensemble["members"])
+    single = {**outcome.best_single, "test_interval": tuple(outcome.best_single["test_interval"])}
+    return ScoredEnsemble(**content, best_single=BestSingle(**single), test_reads=outcome.test_reads)
+
+
+def views(kept: SweepRecord, space: SearchSpace, study: Study) -> Iterator[TrialView]:
+    """What MLflow is to show of each trial that has ended."""
+    for trial in study.trials():
+        if trial.ended is not None:
+            left = checkpoint.load_record(kept.files, trial.number)
+            yield TrialView(
+                trial.number,
+                space.configuration(trial.parameters, trial.number),
+                trial.started,
+                trial.ended,
+                trial.state,
+                trial.reason,
+                left.epochs if left else (),
+            )
+
+
 def trials_table(
-    kept: SweepRecord, trials: Sequence[StudiedTrial], runs: Mapping[str, str]
+    kept: SweepRecord, trials: Sequence[StudiedTrial], runs: Mapping[int, str]
 ) -> "pd.DataFrame":
     """One row a trial, with its last epoch and configuration; best first by validation loss, FAIL last."""
     import pandas as pd
@@ -132,7 +134,7 @@ def trials_table(
                 "parameter_count": left.parameter_count if left else None,
                 **(left.last.metrics() if left else {}),
                 **(flatten(left.configuration, "network", "training") if left else trial.parameters),
-                "mlflow_run_id": runs.get(str(trial.number)),
+                "mlflow_run_id": runs.get(trial.number),
             }
         )
     return pd.DataFrame(rows).sort_values(
@@ -149,7 +151,7 @@ def _candidates(kept: SweepRecord, trials: Sequence[StudiedTrial]) -> list[int]:
     """The complete trials; where time left none, the stopped ones that finished an epoch."""
     for state in ("COMPLETE", "PRUNED"):
         found = [
-            t.number for t in trials if t.state == state and checkpoint.load_record(kept.files, t.number)
+            t.number for t in trials if t.state == state and checkpoint.has_network(kept.files, t.number)
         ]
         if found:
             return found
@@ -164,7 +166,7 @@ def _card(kept: SweepRecord, dataset: Dataset, scored: ScoredEnsemble) -> ModelC
         source=dataset.source,
         fingerprint=dataset.fingerprint,
         test_sha256=dataset.test.sha256,
-        test_reads=len(kept.test_reads),
+        test_reads=scored.test_reads,
         valid_accuracy=scored.valid_accuracy,
         test_accuracy=scored.test_accuracy,
         test_interval=scored.test_interval,

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from io import BytesIO
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 _FOLDER = "sweeps"
 _SPACE, _ABOUT, _READS = "search_space.toml", "sweep.json", "test_reads.json"
-_RUNS, _TRIALS, _RESULT = "mlflow_runs.json", "trials.parquet", "result.json"
+_TRIALS, _RESULT = "trials.parquet", "result.json"
 _JOURNAL, _EXPORT = "study.journal", "exports/ensemble"
 
 
@@ -29,6 +28,8 @@ class About:
     """What was known of a sweep before its first trial."""
 
     name: str
+    id: str
+    """Told apart by it from sweeps of the same name elsewhere."""
     created: str
     """UTC, ISO 8601."""
     dataset: str
@@ -52,6 +53,29 @@ class TestRead:
     """Of the test images and labels."""
     members: list[int]
     """Trials that were scored as an ensemble."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep or a final stage came to; `--json` prints it."""
+
+    name: str
+    trials: int
+    states: dict[str, int]
+    """Trials that ended COMPLETE, PRUNED or FAIL."""
+    wall_seconds: float
+    """Of the command."""
+    images_trained: int
+    """Training images seen, over all epochs of all trials."""
+    best_single: dict[str, Any]
+    ensemble: dict[str, Any]
+    test_reads: int
+    """How often the test set was opened for this sweep."""
+    mlflow: dict[str, Any]
+    export: str
+    """Folder of the exported ensemble."""
+    storage: str
+    """The storage root."""
 
 
 @final
@@ -119,22 +143,13 @@ class SweepRecord:
         self.files.write(_READS, json.dumps(rows, indent=1).encode())
 
     @property
-    def runs(self) -> dict[str, str]:
-        """MLflow's run ids, by trial number and, for the sweep itself, "sweep"."""
-        return dict(json.loads(self.files.read(_RUNS))) if self.files.exists(_RUNS) else {}
-
-    def write_runs(self, runs: Mapping[str, str]) -> None:
-        """Replaces the run ids."""
-        self.files.write(_RUNS, json.dumps(runs).encode())
-
-    @property
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> Outcome | None:
         """What the last final stage found, or None where there was none yet."""
-        return json.loads(self.files.read(_RESULT)) if self.files.exists(_RESULT) else None
+        return Outcome(**json.loads(self.files.read(_RESULT))) if self.files.exists(_RESULT) else None
 
-    def write_result(self, result: Mapping[str, Any]) -> None:
+    def write_result(self, result: Outcome) -> None:
         """Replaces the result."""
-        self.files.write(_RESULT, json.dumps(result, indent=1).encode())
+        self.files.write(_RESULT, json.dumps(asdict(result), indent=1).encode())
 
     @property
     def trials_table(self) -> Path:
@@ -162,7 +177,7 @@ def check_free(storage: Storage, name: str) -> None:
     if storage.exists(f"{_FOLDER}/{name}"):
         raise InputError(
             f"--name {name}: there is such a sweep under {storage.root}; choose another --name, "
-            f"or see its result with: convene list --storage {storage.root}"
+            f"or go on with it: convene resume {name} --storage {storage.root}"
         )
 
 

@@ -25,6 +25,8 @@ def register(
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
+    if client.search_model_versions(f"run_id = '{run_id}'"):
+        return
     client.log_artifacts(run_id, str(export), "export")
     channels, height, width = dataset.image_shape
     classes = len(dataset.classes)

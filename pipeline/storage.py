@@ -60,6 +60,10 @@ class Storage:
         with self._files.open_input_file(path) as stream:
             return bytes(stream.read())
 
+    def remove(self, path: str) -> None:
+        """Removes a file, where there is one."""
+        self.local(path).unlink(missing_ok=True)
+
     def exists(self, path: str = "") -> bool:
         """Whether there is a file or folder."""
         return self.local(path).exists()

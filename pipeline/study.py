@@ -1,19 +1,23 @@
 """The Optuna study of a sweep: right states, lasting numbers, only networks that fit."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.pruners import NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
-from optuna.storages import JournalStorage
+from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.config import Configuration, SearchConfig
+from pipeline.config import Configuration
 from pipeline.search_space import SearchSpace
 
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
@@ -31,41 +35,99 @@ class StudiedTrial:
     state: State
     parameters: dict[str, Any]
     reason: str | None
-    seconds: float | None
+    value: float | None
+    """The objective, of a COMPLETE trial."""
+    started: float
+    """Seconds since 1970."""
+    ended: float | None
 
 
 @final
 class Study:
     """An Optuna study over a search space, in a journal file that optuna-dashboard opens, or in memory."""
 
-    def __init__(self, space: SearchSpace, misfit: Misfit, journal: Path | None = None, name: str = "study"):
+    def __init__(
+        self, space: SearchSpace, misfit: Misfit, journal: Path | None = None, name: str = "study"
+    ) -> None:
         self._space = space
         search = space.base.search
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = _Admissible(_sampler(search), space, misfit)
-        self._study = optuna.create_study(
-            study_name=name,
-            storage=JournalStorage(JournalFileBackend(str(journal))) if journal else None,
-            sampler=sampler,
-            load_if_exists=True,
-            direction="minimize" if search.objective == "valid_loss" else "maximize",
-        )
+        storage = JournalStorage(JournalFileBackend(str(journal))) if journal else InMemoryStorage()
+        try:
+            self._study = optuna.load_study(study_name=name, storage=storage, pruner=NopPruner())
+        except KeyError:
+            self._study = optuna.create_study(
+                study_name=name,
+                storage=storage,
+                pruner=NopPruner(),
+                direction="minimize" if search.objective == "valid_loss" else "maximize",
+            )
+        # A resumed search would else draw again what it drew at first.
+        seed = (search.seed + len(self)) % 2**32
+        self._study.sampler = _Admissible(_sampler(search.sampler, seed), space, misfit, seed)
+        self._rungs = _rungs(space)
         self._open: dict[int, optuna.Trial] = {}
+        self._reported: dict[int, int] = {}
 
     @property
     def open_trials(self) -> list[int]:
-        """Numbers of the trials that were asked for here and not told."""
+        """Numbers of the trials that were asked for or reopened here, and not told."""
         return list(self._open)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all trials that were asked for have ended."""
+        ended = [trial for trial in self.trials() if trial.state != "RUNNING"]
+        return len(ended) == len(self) >= self._space.base.search.trials
+
+    def __len__(self) -> int:
+        """Trials so far, in whatever state."""
+        return len(self._study.get_trials(deepcopy=False))
 
     def ask(self) -> tuple[int, Configuration]:
         """A new trial's number and complete configuration."""
         trial = self._study.ask(self._space.distributions)
         self._open[trial.number] = trial
+        self._reported[trial.number] = 0
         return trial.number, self._space.configuration(trial.params, trial.number)
 
+    def reopen(self) -> list[tuple[int, Configuration]]:
+        """Takes over the trials that another process left running: their numbers and configurations."""
+        taken = []
+        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if frozen.number not in self._open:
+                self._open[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
+                self._reported[frozen.number] = max(frozen.intermediate_values, default=0)
+                taken.append((frozen.number, self._space.configuration(frozen.params, frozen.number)))
+        return taken
+
     def report(self, number: int, epoch: int, value: float) -> None:
-        """The objective after an epoch."""
-        self._open[number].report(value, epoch)
+        """The objective after an epoch; once is enough, and more does no harm."""
+        if epoch > self._reported[number]:
+            self._open[number].report(value, epoch)
+            self._reported[number] = epoch
+
+    def is_weak(self, number: int, epoch: int) -> bool:
+        """Whether asynchronous successive halving stops the trial at what it reported for this epoch.
+
+        At each rung a trial goes on if it is in the best 1/`reduction_factor` of those that were there before
+        it; the first always does. The rungs are the study's own values, so that they outlive the process.
+        Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (2020).
+        """
+        if epoch not in self._rungs:
+            return False
+        reached = {
+            trial.number: trial.intermediate_values[epoch]
+            for trial in self._study.get_trials(deepcopy=False)
+            if epoch in trial.intermediate_values
+        }
+        value = reached.pop(number)
+        if not reached:
+            return False
+        share = 100 / self._space.base.search.reduction_factor
+        if self._study.direction is StudyDirection.MINIMIZE:
+            return value > float(np.percentile(list(reached.values()), share))
+        return value < float(np.percentile(list(reached.values()), 100 - share))
 
     def tell(self, number: int, state: State, value: float | None = None, reason: str | None = None) -> None:
         """Ends a trial. A PRUNED one keeps its reported values, and its last one counts."""
@@ -82,7 +144,9 @@ class Study:
                 trial.state.name,  # type: ignore[arg-type]  # WAITING is never asked for
                 trial.params,
                 trial.user_attrs.get("reason"),
-                trial.duration.total_seconds() if trial.duration else None,
+                trial.value if trial.state is TrialState.COMPLETE else None,
+                trial.datetime_start.timestamp() if trial.datetime_start else 0.0,
+                trial.datetime_complete.timestamp() if trial.datetime_complete else None,
             )
             for trial in self._study.get_trials(deepcopy=False)
         ]
@@ -114,10 +178,10 @@ def candidates(distribution: BaseDistribution) -> Iterator[Any]:
 class _Admissible(BaseSampler):
     """Another sampler, asked again until the network that it proposes fits the image."""
 
-    def __init__(self, sampler: BaseSampler, space: SearchSpace, misfit: Misfit) -> None:
+    def __init__(self, sampler: BaseSampler, space: SearchSpace, misfit: Misfit, seed: int) -> None:
         self._sampler = sampler
         # Another seed, or its draws would be the sampler's own random ones over again.
-        self._uniform = RandomSampler(seed=space.base.search.seed ^ 0xFFFF_FFFF)
+        self._uniform = RandomSampler(seed=seed ^ 0xFFFF_FFFF)
         self._space = space
         self._misfit = misfit
 
@@ -162,11 +226,28 @@ class _Admissible(BaseSampler):
         }
 
 
-def _sampler(search: SearchConfig) -> BaseSampler:
-    if search.sampler == "tpe":
-        return TPESampler(seed=search.seed, multivariate=True)
-    if search.sampler == "gp":
-        return GPSampler(seed=search.seed)
-    if search.sampler == "cmaes":
-        return CmaEsSampler(seed=search.seed, warn_independent_sampling=False)
-    return RandomSampler(seed=search.seed)
+def most_epochs(space: SearchSpace) -> int:
+    """The most that any configuration of the space trains for."""
+    searched = space.distributions.get("training.epochs")
+    return max(candidates(searched)) if searched else space.base.training.epochs
+
+
+def _rungs(space: SearchSpace) -> set[int]:
+    """The epochs after which weak trials are stopped."""
+    search, epochs = space.base.search, most_epochs(space)
+    rung = search.grace_epochs or math.ceil(epochs / 3)
+    rungs: set[int] = set()
+    while search.scheduler == "asha" and rung < epochs:
+        rungs.add(rung)
+        rung *= search.reduction_factor
+    return rungs
+
+
+def _sampler(name: str, seed: int) -> BaseSampler:
+    if name == "tpe":
+        return TPESampler(seed=seed, multivariate=True)
+    if name == "gp":
+        return GPSampler(seed=seed)
+    if name == "cmaes":
+        return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    return RandomSampler(seed=seed)

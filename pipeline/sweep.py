@@ -1,21 +1,22 @@
 """Ray Tune: runs the trials of a study, stops weak ones, keeps to the time, and clears away."""
 
 import logging
-import math
 import os
 import socket
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, final
 
 import ray
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from pipeline import checkpoint
 from pipeline.budget import TimeBudget
 from pipeline.config import Configuration, SearchConfig
 from pipeline.datasets import TrainingData
@@ -23,7 +24,7 @@ from pipeline.errors import InputError
 from pipeline.metrics import Epoch
 from pipeline.storage import Storage
 from pipeline.study import State, Study
-from pipeline.tracking import Tracker
+from pipeline.tracking import Tracker, TrialView
 from pipeline.worker import TrialWorker
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 _TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -50,10 +52,8 @@ class Progress:
     complete: int = 0
     pruned: int = 0
     failed: int = 0
-    images_trained: int = 0
-    """Training images seen, over all epochs of all trials."""
     best: tuple[int, float] | None = None
-    """Number and objective of the best complete trial, else of the best so far."""
+    """Number and objective of the best complete trial."""
     event: str = ""
     """What happened last, in a line."""
 
@@ -74,17 +74,22 @@ class Resources:
 
 @final
 class _StudySearcher(Searcher):
-    """Hands the study's next trial to Tune, while there is one and time for it."""
+    """Hands out trials: first those that were cut off, then new ones while they and the time last."""
 
     def __init__(self, study: Study, search: SearchConfig, budget: TimeBudget) -> None:
         super().__init__(metric=search.objective, mode=_mode(search))
-        self._study, self._left, self._budget = study, search.trials, budget
+        self._study, self._trials, self._budget = study, search.trials, budget
+        self._cut_off = study.reopen()
 
     def suggest(self, trial_id: str) -> Any:
-        if not self._left or not self._budget.may_start():
+        if not self._budget.may_start():
             return Searcher.FINISHED
-        self._left -= 1
-        number, configuration = self._study.ask()
+        if self._cut_off:
+            number, configuration = self._cut_off.pop(0)
+        elif len(self._study) < self._trials:
+            number, configuration = self._study.ask()
+        else:
+            return Searcher.FINISHED
         return {"number": number, "configuration": configuration.model_dump_json()}
 
     def on_trial_complete(
@@ -100,89 +105,158 @@ class _StudySearcher(Searcher):
 
 
 @final
-class _Observer(tune.Callback):
-    """Tells the study, the tracker and whoever watches what Tune does."""
+class _Observer(tune.Callback, tune.Stopper):
+    """Sees every result first, as Tune's stopper, and every end, as its callback.
+
+    Tells the study, the tracker and whoever watches, and decides which trials stop.
+    """
 
     def __init__(
         self,
         study: Study,
         tracker: Tracker,
-        search: SearchConfig,
+        sweep: Storage,
+        config: Configuration,
         budget: TimeBudget,
-        images_an_epoch: int,
         watch: Callable[[Progress], None],
     ) -> None:
-        self._study, self._tracker, self._budget, self._watch = study, tracker, budget, watch
-        self._objective, self._mode = search.objective, _mode(search)
-        self._images_an_epoch = images_an_epoch
-        self._running: set[int] = set()
-        self.progress = Progress(search.trials)
+        self._study, self._tracker, self._sweep = study, tracker, sweep
+        self._search, self._budget, self._watch = config.search, budget, watch
+        self._keep = config.ensemble.keep
+        self._forgotten: set[int] = set()
+        self._views: dict[int, TrialView] = {}
+        self._stops: dict[int, str] = {}
+        self._full: int | None = None
+        self.progress = _progress(study, config.search)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing for Tune to save: a sweep goes on from its study, not from Tune's state."""
+        return {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config["number"]
-        self._running.add(number)
-        self._tracker.start_trial(number, Configuration.model_validate_json(trial.config["configuration"]))
+        if number in self._views:  # its worker died, and it goes on with another
+            return
+        configuration = Configuration.model_validate_json(trial.config["configuration"])
+        self._show_trial(TrialView(number, configuration, started=time.time()))
         self._show(f"trial {number} started")
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Takes note of an epoch; whether the trial is to stop."""
+        if "full" in result:
+            self._full = result["full"]
         if "epoch" not in result:
-            return
-        number = trial.config["number"]
-        epoch = Epoch(**{name: result[name] for name in Epoch.__dataclass_fields__})
-        self._study.report(number, epoch.epoch, result[self._objective])
-        self._tracker.epoch(number, epoch)
+            return False
+        number, epoch = result["number"], result["epoch"]
+        for row in self._new_epochs(number, result):
+            self._study.report(number, row.epoch, getattr(row, self._search.objective))
+            view = self._views[number]
+            self._show_trial(replace(view, epochs=(*view.epochs, row)))
+        if result["epoch"] < result["epochs"]:
+            if self._budget.is_late(result):
+                self._stops[number] = TimeBudget.REASON
+            elif self._study.is_weak(number, epoch):
+                self._stops[number] = f"not among the best at epoch {epoch}"
+        else:
+            self._budget.is_late(result)
         self._show(
-            f"trial {number} epoch {epoch.epoch}/{result['epochs']}: "
-            f"valid_loss {epoch.valid_loss:.4f}, valid_accuracy {epoch.valid_accuracy:.4f}",
-            images_trained=self.progress.images_trained + self._images_an_epoch,
+            f"trial {number} epoch {epoch}/{result['epochs']}: "
+            f"valid_loss {result['valid_loss']:.4f}, valid_accuracy {result['valid_accuracy']:.4f}"
         )
+        return number in self._stops
+
+    def stop_all(self) -> bool:
+        return self._budget.is_over() or self._full is not None
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number, result = trial.config["number"], trial.last_result or {}
-        if "failure" in result:
+        if "full" in result:
+            pass  # it is left as it is, and goes on when there is room
+        elif "failure" in result:
             self._end(number, "FAIL", reason=result["failure"])
-        elif result.get("epoch") and result["epoch"] == result["epochs"]:
-            self._end(number, "COMPLETE", value=result[self._objective])
-        elif self._budget.stopped(trial.trial_id):
-            self._end(number, "PRUNED", reason=TimeBudget.REASON)
+        elif number in self._stops:
+            self._end(number, "PRUNED", reason=self._stops[number])
         else:
-            self._end(number, "PRUNED", reason=f"not among the best at epoch {result.get('epoch')}")
+            self._end(number, "COMPLETE", value=result[self._search.objective])
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._end(trial.config["number"], "FAIL", reason=_last_line(trial.get_error()))
 
     def close(self) -> None:
-        """Ends what Tune dropped without a word when time was over."""
+        """Ends what Tune dropped without a word when time was over.
+
+        Raises:
+            OSError: if a worker found the storage full; what was running then can be resumed.
+        """
+        if self._full is not None:
+            self.interrupt()
+            raise OSError(self._full, os.strerror(self._full))
         for number in self._study.open_trials:
             self._end(number, "PRUNED", reason=TimeBudget.REASON)
+
+    def interrupt(self) -> None:
+        """Shows what was running as killed; the study keeps it as running, to be resumed."""
+        for view in self._views.values():
+            self._tracker.show(replace(view, state="PRUNED", reason="interrupted", ended=time.time()))
 
     def _end(
         self, number: int, state: State, *, value: float | None = None, reason: str | None = None
     ) -> None:
         self._study.tell(number, state, value, reason)
-        if number in self._running:
-            self._running.discard(number)
-            self._tracker.end_trial(number, state, reason)
-        progress = self.progress
-        self._show(
-            f"trial {number} {state}" + (f": {reason}" if reason else ""),
-            complete=progress.complete + (state == "COMPLETE"),
-            pruned=progress.pruned + (state == "PRUNED"),
-            failed=progress.failed + (state == "FAIL"),
-            best=progress.best if value is None else self._better(number, value),
-        )
+        self._forget_networks()
+        if view := self._views.pop(number, None):
+            self._tracker.show(replace(view, state=state, reason=reason, ended=time.time()))
+        self.progress = _progress(self._study, self._search)
+        self._show(f"trial {number} {state}" + (f": {reason}" if reason else ""))
 
-    def _better(self, number: int, value: float) -> tuple[int, float]:
-        best = self.progress.best
-        if best is None or (value < best[1] if self._mode == "min" else value > best[1]):
-            return number, value
-        return best
+    def _forget_networks(self) -> None:
+        """Keeps the networks of the best trials alone: those that an ensemble could still take."""
+        ended = [trial for trial in self._study.trials() if trial.state != "RUNNING"]
+        complete = [trial for trial in ended if trial.value is not None]
+        if not complete:
+            return  # a stopped trial is then all that an ensemble could be made of
+        sign = 1 if _mode(self._search) == "min" else -1
+        complete.sort(key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+        kept = {trial.number for trial in complete[: self._keep]}
+        for trial in ended:
+            if trial.number not in kept and trial.number not in self._forgotten:
+                checkpoint.forget_network(self._sweep, trial.number)
+                self._forgotten.add(trial.number)
 
-    def _show(self, event: str, **changes: Any) -> None:
-        self.progress = replace(self.progress, event=event, running=len(self._running), **changes)
+    def _new_epochs(self, number: int, result: dict[str, Any]) -> list[Epoch]:
+        """The epochs that were not noted yet: nearly always the result's own."""
+        known, epoch = len(self._views[number].epochs), result["epoch"]
+        if epoch <= known:
+            return []
+        if epoch == known + 1:
+            return [Epoch(**{field.name: result[field.name] for field in fields(Epoch)})]
+        # The process that went before, or a worker that died, left more than it told of.
+        record = checkpoint.load_record(self._sweep, number)
+        assert record, "a worker writes the record before it tells of an epoch"
+        return list(record.epochs[known:epoch])
+
+    def _show_trial(self, view: TrialView) -> None:
+        self._views[view.number] = view
+        self._tracker.show(view)
+
+    def _show(self, event: str) -> None:
+        self.progress = replace(self.progress, event=event, running=len(self._views))
         self._watch(self.progress)
+
+
+def _progress(study: Study, search: SearchConfig) -> Progress:
+    """The study's counts and best."""
+    trials = study.trials()
+    states = Counter(trial.state for trial in trials)
+    complete = [(trial.value, trial.number) for trial in trials if trial.value is not None]
+    best = (min if _mode(search) == "min" else max)(complete, default=None)
+    return Progress(
+        search.trials,
+        complete=states["COMPLETE"],
+        pruned=states["PRUNED"],
+        failed=states["FAIL"],
+        best=None if best is None else (best[1], best[0]),
+    )
 
 
 @contextmanager
@@ -243,64 +317,56 @@ def _resources(search: SearchConfig) -> Resources:
 
 
 def run(
-    search: SearchConfig,
+    config: Configuration,
     resources: Resources,
     study: Study,
     data: TrainingData,
     sweep: Storage,
     tracker: Tracker,
     *,
-    max_epochs: int,
     budget: TimeBudget,
     watch: Callable[[Progress], None],
 ) -> Progress:
     """Runs the study's trials to the end or the end of the budget; what they leave is under `sweep`.
 
+    Trials that an earlier process left running go on first, from their last epoch.
+
     Returns:
         The counts at the end.
     """
-    observer = _Observer(study, tracker, search, budget, len(data.train), watch)
+    search = config.search
+    observer = _Observer(study, tracker, sweep, config, budget, watch)
     device = "cuda" if search.gpus_per_trial else "cpu"
     worker = tune.with_resources(
         tune.with_parameters(TrialWorker, sweep=sweep, data=data, device=device),
         {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
     )
     with tempfile.TemporaryDirectory(prefix="convene-tune-") as scratch:
-        # Not tune.Tuner: it pickles the searcher and callbacks for a restore that the study makes needless.
-        tune.run(
-            worker,
-            name="trials",
-            storage_path=scratch,
-            metric=search.objective,
-            mode=_mode(search),
-            search_alg=_StudySearcher(study, search, budget),
-            scheduler=_scheduler(search, max_epochs),
-            num_samples=search.trials,
-            max_concurrent_trials=resources.concurrency,
-            reuse_actors=True,
-            callbacks=[observer],
-            stop=budget,
-            raise_on_failed_trial=False,
-            verbose=0,
-        )
+        try:
+            # Not tune.Tuner: it pickles searcher and callbacks for a restore that the study makes needless.
+            tune.run(
+                worker,
+                name="trials",
+                storage_path=scratch,
+                search_alg=_StudySearcher(study, search, budget),
+                num_samples=search.trials,
+                max_concurrent_trials=resources.concurrency,
+                max_failures=search.retries,
+                reuse_actors=True,
+                callbacks=[observer],
+                stop=observer,
+                raise_on_failed_trial=False,
+                verbose=0,
+            )
+        except KeyboardInterrupt:
+            observer.interrupt()
+            raise
     observer.close()
     return observer.progress
 
 
 def _mode(search: SearchConfig) -> str:
     return "min" if search.objective == "valid_loss" else "max"
-
-
-def _scheduler(search: SearchConfig, max_epochs: int) -> TrialScheduler:
-    grace_epochs = search.grace_epochs or math.ceil(max_epochs / 3)
-    if search.scheduler == "none" or grace_epochs >= max_epochs:
-        return FIFOScheduler()
-    return AsyncHyperBandScheduler(
-        time_attr="epoch",
-        max_t=max_epochs,
-        grace_period=grace_epochs,
-        reduction_factor=search.reduction_factor,
-    )
 
 
 def _last_line(error: object) -> str:

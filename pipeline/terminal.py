@@ -15,7 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.final import Outcome
+    from pipeline.record import Outcome
     from pipeline.sweep import Progress
     from pipeline.workflow import ListedSweep
 

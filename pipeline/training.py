@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
 
@@ -54,7 +54,8 @@ class Fit:
         self._network: ConvNet = network.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
         self._average = _average(self._network, self.config.ema)
         self._optimizer = _optimizer(self._network, self.config, self.device)
-        self._schedule = _schedule(self._optimizer, self.config, self.config.epochs * len(self._batches()))
+        self._steps_an_epoch = max(1, len(data.train) // self.config.batch_size)
+        self._schedule = _schedule(self._optimizer, self.config, self.config.epochs * self._steps_an_epoch)
         self._loss = nn.CrossEntropyLoss(label_smoothing=self.config.label_smoothing)
 
     @property
@@ -97,6 +98,39 @@ class Fit:
             metrics.accuracy(self.valid_logits, self._valid_labels),
             images_per_second,
         )
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything that the next epoch depends on beside the configuration, by name."""
+        optimizer = self._optimizer.state_dict()
+        tensors = {f"network.{name}": value for name, value in self._network.state_dict().items()}
+        if self._average is not None:
+            tensors |= {f"average.{name}": value for name, value in self._average.state_dict().items()}
+        for index, values in optimizer["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+        return tensors | {"epoch": torch.tensor(self.epoch)}
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Goes on from what `state_tensors` gave after some epoch, as if it had never been interrupted."""
+        self.epoch = int(tensors["epoch"])
+        self._network.load_state_dict(_under("network.", tensors))
+        if self._average is not None:
+            self._average.load_state_dict(_under("average.", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        weights = list(self._network.parameters())
+        for name, value in _under("optimizer.", tensors).items():
+            index, _, key = name.partition(".")
+            weight = weights[int(index)]
+            if value.shape == weight.shape:
+                # Fused steps go through memory in order, so moments must lie as their weights do.
+                value = torch.empty_like(weight).copy_(value)
+            state.setdefault(int(index), {})[key] = value
+        # The schedule is a function of the steps made, so it is stepped there before it sets the rates.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step\\(\\)` before")
+            for _ in range(self.epoch * self._steps_an_epoch):
+                self._schedule.step()
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def _check_finite(self, name: str, loss: float) -> None:
         if not np.isfinite(loss):
@@ -188,6 +222,10 @@ def _tensor(array: NDArray[Any], device: torch.device) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array).to(device)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _average(network: ConvNet, decay: float) -> AveragedModel | None:

@@ -1,5 +1,6 @@
 """The Ray actor that trains trials: an epoch a step, each left on disk."""
 
+import errno
 import os
 import time
 from dataclasses import asdict
@@ -40,28 +41,56 @@ class TrialWorker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Trains for an epoch and leaves it on disk. A loss that is not finite ends the trial as failed."""
         # PyTorch loads in the workers alone while the driver only waits for them.
-        from pipeline.training import DivergenceError, Fit
+        from pipeline.training import DivergenceError
 
         epochs = self._configuration.training.epochs
+        if self._fit is None:
+            self._start()
         try:
-            fit = self._fit = self._fit or Fit(self._configuration, self._data, self._device)
-            epoch = fit.run_epoch()
+            if len(self._epochs) < epochs:
+                self._train()
         except DivergenceError as error:
             return {"failure": str(error), "done": True}
-        self._epochs.append(epoch)
-        record = checkpoint.TrialRecord(
-            self._number,
-            self._configuration,
-            fit.parameter_count,
-            time.perf_counter() - self._started,
-            tuple(self._epochs),
-        )
-        checkpoint.save(self._sweep, record, fit)
-        return {**asdict(epoch), "epochs": epochs, "seconds": record.seconds, "done": epoch.epoch == epochs}
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return {"full": error.errno, "done": True}
+        last = self._epochs[-1]
+        return {
+            **asdict(last),
+            "number": self._number,
+            "epochs": epochs,
+            "seconds": self._seconds,
+            "done": last.epoch == epochs,
+        }
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._number = int(config["number"])
         self._configuration = Configuration.model_validate_json(config["configuration"])
-        self._started = time.perf_counter()
         self._fit = None
         self._epochs: list[Epoch] = []
+        self._seconds = 0.0
+
+    def _start(self) -> None:
+        """Begins the trial, or goes on where an earlier attempt was cut off."""
+        from pipeline.training import Fit
+
+        self._fit = Fit(self._configuration, self._data, self._device)
+        if record := checkpoint.load_record(self._sweep, self._number):
+            record = checkpoint.load_state(self._sweep, record, self._fit)
+            self._epochs = list(record.epochs)
+            self._seconds = record.seconds
+
+    def _train(self) -> None:
+        assert self._fit
+        begin = time.perf_counter()
+        self._epochs.append(self._fit.run_epoch())
+        self._seconds += time.perf_counter() - begin
+        record = checkpoint.TrialRecord(
+            self._number,
+            self._configuration,
+            self._fit.parameter_count,
+            self._seconds,
+            tuple(self._epochs),
+        )
+        checkpoint.save(self._sweep, record, self._fit)

@@ -1,27 +1,31 @@
 """What people come for, from beginning to end: sweep, ensemble, export, list. Prints nothing."""
 
+import errno
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import datasets, geometry, record, search_space
 from pipeline.config import Configuration
 from pipeline.datasets import Dataset
-from pipeline.errors import InputError
+from pipeline.errors import InputError, Interrupted, WorkError
 from pipeline.record import About, SweepRecord
 from pipeline.search_space import SearchSpace
 from pipeline.storage import Storage
-from pipeline.study import Study, any_admissible, candidates
+from pipeline.study import Study, any_admissible
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.final import Outcome
-    from pipeline.sweep import Progress
+    from pipeline.record import Outcome
+    from pipeline.sweep import Progress, Resources
+    from pipeline.tracking import Tracker
 
 DEFAULT_STORAGE = "mlruns"
 
@@ -61,32 +65,91 @@ def run_sweep(
     store.check_writable()
 
     from pipeline import sweep, tracking
-    from pipeline.budget import TimeBudget
 
     where = tracking.place(store)
     dataset = datasets.load(config.data)
     misfit = _misfit(space, dataset)
     with sweep.cluster(address, config.search) as resources:
         name = name or record.free_name(store, stem)
+        # A path is kept whole, for a resume from another folder.
+        space = search_space.override(space, {"data.source": dataset.source})
         kept = SweepRecord.create(store, name, space, _about(name, dataset))
-        study = Study(space, misfit, kept.journal, name)
-        with tracking.Tracker(where, name, dataset, config) as tracker:
-            sweep.run(
-                config.search,
-                resources,
-                study,
-                dataset.for_training,
-                kept.files,
-                tracker,
-                max_epochs=_most_epochs(space),
-                budget=TimeBudget(started, config, test_images=len(dataset.test)),
-                watch=watch,
-            )
-            # Only now PyTorch: until here the driver needs none, and the workers start sooner.
-            from pipeline.final import finish
+        with (
+            _resumable(kept),
+            tracking.Tracker(where, kept.about, dataset, config, fresh=True) as tracker,
+        ):
+            study = Study(space, misfit, kept.journal, name)
+            outcome = _search_and_finish(kept, space, dataset, study, resources, tracker, started, watch)
+    return _with_waiting(outcome, tracker)
 
-            sweep.leave()  # the final stage can have the processors and the memory
-            return finish(kept, dataset, study, config.ensemble, tracker, started)
+
+def resume_sweep(
+    name: str,
+    *,
+    storage: str | Path = DEFAULT_STORAGE,
+    address: str | None = None,
+    watch: Callable[["Progress"], None] = lambda progress: None,
+) -> tuple["Outcome", bool]:
+    """Finishes a sweep that was cut off: the same trials, numbers and runs, each from its last epoch.
+
+    Args:
+        name: of the sweep.
+        storage: the storage root that it is under.
+        address: as for `run_sweep`.
+        watch: as for `run_sweep`.
+
+    Returns:
+        The outcome, and whether there was anything left to do: a finished sweep is left as it is.
+
+    Raises:
+        InputError: if there is no such sweep, or its data has changed.
+        WorkError: as for `run_sweep`.
+    """
+    started = time.monotonic()
+    opened = _open(name, storage)
+    kept, space, dataset, study = opened
+    if (result := kept.result) and study.is_finished:
+        return result, False
+
+    from pipeline import sweep, tracking
+    from pipeline.final import finish, views
+
+    where = tracking.place(kept.storage)
+    with (
+        _resumable(kept),
+        tracking.Tracker(where, kept.about, dataset, space.base, fresh=False) as tracker,
+    ):
+        for view in views(kept, space, study):
+            tracker.show(view)
+        if study.is_finished:
+            outcome = finish(kept, dataset, study, space.base.ensemble, tracker, started)
+        else:
+            with sweep.cluster(address, space.base.search) as resources:
+                outcome = _search_and_finish(kept, space, dataset, study, resources, tracker, started, watch)
+    return _with_waiting(outcome, tracker), True
+
+
+def sync_sweep(name: str, *, storage: str | Path = DEFAULT_STORAGE) -> int:
+    """Writes to MLflow what it lacks of a sweep, and nothing twice.
+
+    Returns:
+        How many records it did not take.
+
+    Raises:
+        InputError: if there is no such sweep, its data has changed, or the server does not answer.
+    """
+    kept, space, dataset, study = _open(name, storage)
+
+    from pipeline import tracking
+    from pipeline.final import scored, views
+
+    where = tracking.place(kept.storage)
+    with tracking.Tracker(where, kept.about, dataset, space.base, fresh=False) as tracker:
+        for view in views(kept, space, study):
+            tracker.show(view)
+        if result := kept.result:
+            tracker.show_result(scored(result), kept.export, [kept.trials_table, kept.space_file])
+    return tracker.waiting
 
 
 def rebuild_ensemble(
@@ -109,23 +172,82 @@ def rebuild_ensemble(
         WorkError: if the sweep has no finished trial.
     """
     started = time.monotonic()
-    kept = SweepRecord.open(Storage(str(storage)), name)
     changes = {"ensemble.size": size, "ensemble.rank_by": rank_by}
-    space = search_space.override(kept.space, {k: v for k, v in changes.items() if v is not None})
+    kept, space, dataset, study = _open(name, storage, {k: v for k, v in changes.items() if v is not None})
 
     from pipeline import tracking
     from pipeline.final import finish
 
-    where = tracking.place(Storage(str(storage)))
+    where = tracking.place(kept.storage)
+    with tracking.Tracker(where, kept.about, dataset, space.base, fresh=False) as tracker:
+        outcome = finish(kept, dataset, study, space.base.ensemble, tracker, started)
+    return _with_waiting(outcome, tracker)
+
+
+def _with_waiting(outcome: "Outcome", tracker: "Tracker") -> "Outcome":
+    """The outcome, with what MLflow had not taken when the tracker closed."""
+    return replace(outcome, mlflow={**outcome.mlflow, "waiting": tracker.waiting, "run_id": tracker.parent})
+
+
+def _open(
+    name: str, storage: str | Path, changes: Mapping[str, Any] | None = None
+) -> tuple[SweepRecord, SearchSpace, Dataset, Study]:
+    """A recorded sweep with its space, its data, which must be the same, and its study."""
+    kept = SweepRecord.open(Storage(str(storage)), name)
+    space = search_space.override(kept.space, changes or {})
     dataset = datasets.load(space.base.data)
     if dataset.fingerprint != kept.about.fingerprint:
         raise InputError(
             f"data.source = {space.base.data.source}: not the images that sweep {name} was trained on "
             f"(fingerprint {dataset.fingerprint[:12]}, then {kept.about.fingerprint[:12]})"
         )
-    study = Study(space, _misfit(space, dataset), kept.journal, name)
-    with tracking.Tracker(where, name, dataset, space.base, kept.runs) as tracker:
-        return finish(kept, dataset, study, space.base.ensemble, tracker, started)
+    return kept, space, dataset, Study(space, _misfit(space, dataset), kept.journal, name)
+
+
+@contextmanager
+def _resumable(kept: SweepRecord) -> Iterator[None]:
+    """Says how to go on after an interruption, or when the storage was full."""
+    command = f"go on with: convene resume {kept.name} --storage {kept.storage.root}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {command}") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise WorkError(f"storage {kept.storage.root}: {error.strerror}; make room, then {command}") from None
+
+
+def _search_and_finish(
+    kept: SweepRecord,
+    space: SearchSpace,
+    dataset: Dataset,
+    study: Study,
+    resources: "Resources",
+    tracker: "Tracker",
+    started: float,
+    watch: Callable[["Progress"], None],
+) -> "Outcome":
+    """Trains what is left of the study's trials, then chooses, scores and exports."""
+    from pipeline import sweep
+    from pipeline.budget import TimeBudget
+
+    sweep.run(
+        space.base,
+        resources,
+        study,
+        dataset.for_training,
+        kept.files,
+        tracker,
+        budget=TimeBudget(started, space.base, test_images=len(dataset.test)),
+        watch=watch,
+    )
+    sweep.leave()  # the final stage can have the processors and the memory
+
+    # Only now PyTorch: until here the driver needs none, and the workers start sooner.
+    from pipeline.final import finish
+
+    return finish(kept, dataset, study, space.base.ensemble, tracker, started)
 
 
 def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_STORAGE) -> Path:
@@ -164,14 +286,14 @@ def list_sweeps(storage: str | Path = DEFAULT_STORAGE) -> list[ListedSweep]:
     for name in record.names(store):
         kept = SweepRecord(store, name)
         about, result = kept.about, kept.result
-        ensemble = result["ensemble"] if result else {}
+        ensemble = result.ensemble if result else {}
         listed.append(
             ListedSweep(
                 name,
                 "finished" if result else "unfinished",
                 about.created,
                 about.dataset,
-                result["trials"] if result else None,
+                result.trials if result else None,
                 ensemble.get("valid_accuracy"),
                 ensemble.get("test_accuracy"),
                 len(kept.test_reads),
@@ -200,14 +322,10 @@ def _misfit(space: SearchSpace, dataset: Dataset) -> Callable[[Configuration], s
     return misfit
 
 
-def _most_epochs(space: SearchSpace) -> int:
-    searched = space.distributions.get("training.epochs")
-    return max(candidates(searched)) if searched else space.base.training.epochs
-
-
 def _about(name: str, dataset: Dataset) -> About:
     return About(
         name=name,
+        id=uuid.uuid4().hex,
         created=record.now(),
         dataset=dataset.name,
         classes=len(dataset.classes),

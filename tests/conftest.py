@@ -57,17 +57,17 @@ class Ended:
         return content
 
 
+CLEAN = {
+    name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+}
+
+
 def convene(*arguments: str | Path, folder: Path | None = None, **environment: str) -> Ended:
     """Runs the command in a process of its own, as a user does."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")
-    }
     ended = subprocess.run(
         [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
         cwd=folder,
-        env={**clean, **environment},
+        env={**CLEAN, **environment},
         capture_output=True,
         text=True,
         timeout=300,

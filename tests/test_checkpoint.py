@@ -18,6 +18,7 @@ from pipeline.training import Fit, logits
 from tests.test_training import digits
 
 FILES = {"trial.json", "weights.safetensors", "valid_logits.npy"}
+STATE = "state.safetensors"  # beside them, until the last epoch
 DATA = digits(train=64, valid=20)
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {"network": {}, "training": {}},
@@ -83,7 +84,7 @@ def test_no_file_can_run_code(tmp_path: Path) -> None:
     record, fit = train("plain")
     save(Storage(str(tmp_path)), record, fit)
     place = tmp_path / folder(17)
-    assert {path.name for path in place.iterdir()} == FILES
+    assert {path.name for path in place.iterdir()} == {*FILES, STATE}
     json.loads((place / "trial.json").read_bytes())
     assert np.load(place / "valid_logits.npy", allow_pickle=False).shape == (20, 10)
     # safetensors: the length of a JSON header, the header, then numbers alone.
@@ -138,3 +139,46 @@ def test_a_record_is_json_that_others_can_read(tmp_path: Path) -> None:
 )
 def test_a_trials_folder_is_named_by_its_number(number: int, expected: str) -> None:
     assert checkpoint.folder(number) == expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_trial_that_was_cut_off_goes_on_as_if_nothing_had_been(case: str, tmp_path: Path) -> None:
+    whole = list(Fit(configuration(case), DATA))
+    sweep = Storage(str(tmp_path))
+    record, fit = train(case, epochs=1)
+    save(sweep, record, fit)
+    again = Fit(configuration(case), DATA)
+    torch.rand(3)  # whatever else the new process does
+    went_on = checkpoint.load_state(sweep, record, again)
+    curve = [*went_on.epochs, *again]
+    assert [(row.epoch, row.train_loss, row.valid_loss) for row in curve] == [
+        (row.epoch, row.train_loss, row.valid_loss) for row in whole
+    ]
+
+
+def test_a_record_that_is_ahead_of_the_state_is_cut_to_it(tmp_path: Path) -> None:
+    """As when the process ends between the two: the epoch is made again, and stands there once."""
+    sweep = Storage(str(tmp_path))
+    record, fit = train("plain", epochs=1)
+    save(sweep, record, fit)
+    ahead, _ = train("plain", epochs=2)
+    again = Fit(configuration("plain"), DATA)
+    assert [row.epoch for row in checkpoint.load_state(sweep, ahead, again).epochs] == [1]
+    assert [row.epoch for row in again] == [2, 3]
+
+
+def test_without_its_state_a_trial_begins_anew(tmp_path: Path) -> None:
+    record, _ = train("plain", epochs=1)
+    again = Fit(configuration("plain"), DATA)
+    assert checkpoint.load_state(Storage(str(tmp_path)), record, again).epochs == ()
+    assert again.epoch == 0
+
+
+def test_a_forgotten_network_leaves_its_record_and_logits(tmp_path: Path) -> None:
+    sweep = Storage(str(tmp_path))
+    record, fit = train("plain")
+    save(sweep, record, fit)
+    assert checkpoint.has_network(sweep, 17)
+    checkpoint.forget_network(sweep, 17)
+    assert not checkpoint.has_network(sweep, 17)
+    assert {path.name for path in (tmp_path / folder(17)).iterdir()} == {"trial.json", "valid_logits.npy"}
