@@ -12,11 +12,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from pipeline.errors import InputError, WorkError
+    from pipeline.listing import list_sweeps
     from pipeline.prediction import predict
     from pipeline.record import Outcome
     from pipeline.workflow import (
         export_ensemble,
-        list_sweeps,
         rebuild_ensemble,
         resume_sweep,
         run_sweep,
@@ -42,7 +42,7 @@ _HOMES = {
     "WorkError": "errors",
     "predict": "prediction",
     "export_ensemble": "workflow",
-    "list_sweeps": "workflow",
+    "list_sweeps": "listing",
     "rebuild_ensemble": "workflow",
     "resume_sweep": "workflow",
     "sync_sweep": "workflow",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from pipeline.config import Configuration
+from pipeline.errors import InputError
 
 # The final stage, as measured: export and start of the runtimes, then each test image through each member
 # three times (live, ONNX, pt2), without a backward pass. Generous, because others may use the machine too.
@@ -23,12 +24,19 @@ class TimeBudget:
         started: when the command began, in seconds of `time.monotonic`.
         config: the run's, for its budget and the size of its ensemble.
         test_images: how many the final stage has to score.
+
+    Raises:
+        InputError: if the budget leaves no time to train.
     """
 
     REASON = "no time left to finish"
 
     def __init__(self, started: float, config: Configuration, test_images: int) -> None:
         budget = config.search.time_budget
+        if budget is not None and budget <= _FINAL_SECONDS:
+            raise InputError(
+                f"search.time_budget = {budget:g} s: the final stage alone takes about {_FINAL_SECONDS:g} s"
+            )
         self._end = None if budget is None else started + budget
         self._images = test_images * config.ensemble.size
         self._images_per_second = 0.0
@@ -42,14 +50,18 @@ class TimeBudget:
         scoring = self._images / self._images_per_second if self._images_per_second else 0.0
         return self._end - _FINAL_SECONDS - _FINAL_PASSES * scoring
 
-    def is_late(self, result: Mapping[str, Any]) -> bool:
-        """Whether a trial is to stop after this result, because it could not finish in time."""
+    def note(self, result: Mapping[str, Any]) -> None:
+        """Learns from a result how fast training is, and from a trial's last one how long a trial takes."""
         self._images_per_second = result["images_per_second"]
         if result["epoch"] == result["epochs"]:
             self._fastest = min(self._fastest or result["seconds"], result["seconds"])
-            return False
-        left = result["seconds"] / result["epoch"] * (result["epochs"] - result["epoch"])
-        return time.monotonic() + (left if self._fastest else 0) > self._deadline
+
+    def is_late(self, result: Mapping[str, Any]) -> bool:
+        """Whether a trial is to stop after this result, because it could not finish in time."""
+        if self._fastest is None:
+            return self.is_over()
+        left: float = result["seconds"] / result["epoch"] * (result["epochs"] - result["epoch"])
+        return time.monotonic() + left > self._deadline
 
     def may_start(self) -> bool:
         """Whether the quickest trial so far would still be in time."""

@@ -134,6 +134,37 @@ def ensemble(name: str, size: int | None, rank_by: str | None, storage: str, as_
 
 @convene.command()
 @click.argument("name")
+@click.argument("trial", type=int)
+@_common
+def replay(name: str, trial: int, storage: str, as_json: bool) -> None:
+    """Run one trial of the sweep NAME again, outside Ray, and say whether its curve is the same."""
+    from pipeline import workflow
+
+    epochs, changed = workflow.replay_trial(name, trial, storage=storage)
+    rows = []
+    for row in epochs:
+        rows.append(asdict(row) | {"same": row.same})
+        if not as_json:
+            then, again = row.recorded, row.replayed
+            click.echo(
+                f"epoch {then.epoch}: valid_loss {then.valid_loss:.6f} then, {again.valid_loss:.6f} now"
+                f"{'' if row.same else '  differs'}"
+            )
+    same = all(row["same"] for row in rows)
+    if as_json:
+        _print_json({"name": name, "trial": trial, "same": same, "epochs": rows, "changed": changed})
+    for package, (before, now) in changed.items():
+        click.echo(f"{package} was {before} and is {now}", err=True)
+    if not as_json:
+        click.echo(
+            f"trial {trial} of {name}: {'the same curve, to the last bit' if same else 'another curve'}"
+        )
+    if not same:
+        sys.exit(1)
+
+
+@convene.command()
+@click.argument("name")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="A new or empty folder.")
 @_common
 def export(name: str, to: Path, storage: str, as_json: bool) -> None:
@@ -184,7 +215,7 @@ def ui(host: str, port: int, storage: str, as_json: bool) -> None:
     if as_json:
         _print_json({"url": server.url, "tracking_uri": server.tracking_uri})
     else:
-        click.echo(f"{server.url}  (Ctrl-C ends it)")
+        click.echo(server.url + ("  (Ctrl-C ends it)" if server.serves else ""))
     server.serve()
 
 
@@ -192,9 +223,9 @@ def ui(host: str, port: int, storage: str, as_json: bool) -> None:
 @_common
 def list_(storage: str, as_json: bool) -> None:
     """List the sweeps under the storage root, with their states and scores."""
-    from pipeline import terminal, workflow
+    from pipeline import listing, terminal
 
-    listed = workflow.list_sweeps(storage)
+    listed = listing.list_sweeps(storage)
     if as_json:
         _print_json({"sweeps": [asdict(sweep) for sweep in listed]})
     elif listed:
@@ -207,9 +238,9 @@ def _show_outcome(outcome: "Outcome", as_json: bool) -> None:
     if as_json:
         _print_json(asdict(outcome))
         return
-    from pipeline import terminal, workflow
+    from pipeline import listing, terminal
 
-    table, searched = workflow.leaderboard(outcome)
+    table, searched = listing.leaderboard(outcome)
     members = [member["trial"] for member in outcome.ensemble["members"]]
     console = _console()
     console.print(terminal.leaderboard(table, searched, members, console))
@@ -262,8 +293,15 @@ def main() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """The first Ctrl-C ends the work in good order, the second at once; both can be resumed from."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.signal(signal.SIGINT, _exit_now)
     raise KeyboardInterrupt
+
+
+def _exit_now(number: int, frame: FrameType | None) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")  # the cursor, which the live view had hidden
+        sys.stderr.flush()
+    os._exit(130)
 
 
 def _fail(message: str | None, exit_code: int, as_json: bool) -> None:

@@ -5,7 +5,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+)
 
 from pipeline.errors import InputError
 
@@ -116,7 +123,8 @@ class TrainingConfig(Section):
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
     """Images a step."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """`sgd` has Nesterov momentum 0.9."""
+    """`sgd` has Nesterov momentum, 0.9; `one-cycle` takes it, and the first beta of the others, from 0.95 to
+    0.85 and back."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.01
     """The highest rate of a `one-cycle` or `cosine` schedule, the only one of `constant`."""
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
@@ -180,7 +188,7 @@ class EnsembleConfig(Section):
     rank_by: Literal["valid_loss", "valid_accuracy"] = "valid_loss"
     """What the top trials are ranked by."""
     keep: Positive = 20
-    """Trials whose networks are kept, the best by `search.objective`: ensembles can be so large later."""
+    """Networks that are kept, of the best trials by loss and by accuracy: ensembles can be so large later."""
 
 
 class Configuration(Section):

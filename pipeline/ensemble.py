@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -13,7 +12,7 @@ from pipeline.config import EnsembleConfig
 from pipeline.datasets import Dataset, Images
 from pipeline.metrics import Labels, accuracy, accuracy_interval, cross_entropy
 from pipeline.network import ConvNet
-from pipeline.record import SweepRecord
+from pipeline.record import BestSingle, ScoredEnsemble, ScoredMember, SweepRecord
 from pipeline.selection import Selection, average, top_k
 from pipeline.training import logits as network_logits
 
@@ -48,41 +47,6 @@ class AveragedLogits(nn.Module):
         terms = [weight * member(pixels) for weight, member in zip(self.weights, self.members, strict=True)]
         logits: Tensor = sum(terms[1:], start=terms[0])
         return logits, logits.softmax(dim=1)
-
-
-@dataclass(frozen=True)
-class ScoredMember:
-    """A member's weight and scores."""
-
-    trial: int
-    weight: float
-    valid_accuracy: float
-    test_accuracy: float
-
-
-@dataclass(frozen=True)
-class BestSingle:
-    """The first of the validation ranking, alone."""
-
-    trial: int
-    valid_accuracy: float
-    test_accuracy: float
-    test_interval: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class ScoredEnsemble:
-    """The chosen ensemble and its scores; `test_interval` is Wilson's at 95 %."""
-
-    members: tuple[ScoredMember, ...]
-    valid_loss: float
-    valid_accuracy: float
-    test_loss: float
-    test_accuracy: float
-    test_interval: tuple[float, float]
-    best_single: BestSingle
-    test_reads: int
-    """How often the test set had been opened for this sweep by then."""
 
 
 def choose(record: SweepRecord, trials: Sequence[int], labels: Labels, config: EnsembleConfig) -> Selection:

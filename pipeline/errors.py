@@ -1,6 +1,12 @@
 """The two ways in which a command ends badly, each with its exit code."""
 
 
+def last_line(error: object) -> str:
+    """The end of a long error text, which is what went wrong; the rest is where."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else repr(error)
+
+
 class ConveneError(Exception):
     """A failure that a person can act on: its message is shown as it stands, without a traceback."""
 

@@ -1,20 +1,20 @@
 """The final stage: chooses on validation logits, opens the test set once, scores, exports, records."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pipeline import checkpoint, ensemble, export
 from pipeline.config import EnsembleConfig, flatten
 from pipeline.datasets import Dataset
-from pipeline.ensemble import BestSingle, ScoredEnsemble, ScoredMember
-from pipeline.errors import WorkError
+from pipeline.errors import InputError, WorkError
 from pipeline.model_card import ModelCard
-from pipeline.record import Outcome, SweepRecord
+from pipeline.record import BestSingle, Outcome, ScoredEnsemble, ScoredMember, SweepRecord
+from pipeline.runs import TrialView
 from pipeline.search_space import SearchSpace
 from pipeline.study import StudiedTrial, Study
-from pipeline.tracking import Tracker, TrialView
+from pipeline.tracking import Tracker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,10 +41,16 @@ def finish(
         started: when the command began, in seconds of `time.monotonic`.
 
     Raises:
+        InputError: if the ensemble is to be larger than there are networks.
         WorkError: if no trial finished an epoch, or the export disagrees with the networks.
     """
     trials = study.trials()
-    scored = _score_and_export(kept, dataset, config, _candidates(kept, trials))
+    candidates = _candidates(kept, trials)
+    if len(candidates) < min(config.size, sum(trial.state == "COMPLETE" for trial in trials)):
+        raise InputError(
+            f"ensemble.size = {config.size}: only {len(candidates)} networks were kept (ensemble.keep)"
+        )
+    scored = _score_and_export(kept, dataset, config, candidates)
     tracker.settle()
     table = trials_table(kept, trials, tracker.run_ids())
     kept.write_trials(table)
@@ -53,14 +59,14 @@ def finish(
         trials=len(trials),
         states={state: sum(trial.state == state for trial in trials) for state in ENDED},
         wall_seconds=round(time.monotonic() - started, 3),
-        images_trained=int(table["epochs"].sum()) * len(dataset.train),
+        images_trained=sum(_images(row, len(dataset.train)) for row in table.to_dict("records")),
         best_single=asdict(scored.best_single),
         ensemble={
             key: value for key, value in asdict(scored).items() if key not in ("best_single", "test_reads")
         },
         test_reads=scored.test_reads,
         mlflow={
-            "tracking_uri": tracker.where.uri,
+            "tracking_uri": tracker.uri,
             "experiment": dataset.name,
             "run_id": tracker.parent,
             "waiting": 0,
@@ -121,9 +127,10 @@ def trials_table(
     """One row a trial, with its last epoch and configuration; best first by validation loss, FAIL last."""
     import pandas as pd
 
-    rows = []
+    rows, space = [], kept.space
     for trial in trials:
         left = checkpoint.load_record(kept.files, trial.number)
+        configuration = space.configuration(trial.parameters, trial.number)
         rows.append(
             {
                 "trial": trial.number,
@@ -133,13 +140,19 @@ def trials_table(
                 "seconds": left.seconds if left else None,
                 "parameter_count": left.parameter_count if left else None,
                 **(left.last.metrics() if left else {}),
-                **(flatten(left.configuration, "network", "training") if left else trial.parameters),
+                **flatten(configuration, "network", "training"),
                 "mlflow_run_id": runs.get(trial.number),
             }
         )
     return pd.DataFrame(rows).sort_values(
         ["state", "valid_loss", "trial"], key=_by_outcome, ignore_index=True
     )
+
+
+def _images(trial: Mapping[Hashable, Any], train: int) -> int:
+    """Training images that a trial saw: its epochs in whole batches."""
+    batch: int = min(trial["training.batch_size"], train)
+    return int(trial["epochs"]) * (train - train % batch)
 
 
 def _by_outcome(column: "pd.Series[Any]") -> "pd.Series[Any]":

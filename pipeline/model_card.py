@@ -3,13 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipeline.prediction import INPUT, MANIFEST, ONNX_FILE, OUTPUTS
 from pipeline.proof import PT2_FILE, Agreement
-
-if TYPE_CHECKING:
-    from pipeline.ensemble import ScoredMember
+from pipeline.record import ScoredMember
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class ModelCard:
     """Low and high end of the 95 % interval of `test_accuracy`."""
     best_single_test_accuracy: float
     """Of the network that is best on the validation images."""
-    members: "tuple[ScoredMember, ...]"
+    members: tuple[ScoredMember, ...]
     versions: Mapping[str, str]
     """Of the packages that trained and exported it, by name."""
 

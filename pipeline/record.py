@@ -1,7 +1,12 @@
 """What a sweep leaves behind: one folder that says what was asked, what was read and what came out."""
 
+import fcntl
 import json
 import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from io import BytesIO
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
 
 _FOLDER = "sweeps"
 _SPACE, _ABOUT, _READS = "search_space.toml", "sweep.json", "test_reads.json"
-_TRIALS, _RESULT = "trials.parquet", "result.json"
+_TRIALS, _RESULT, _LOCK = "trials.parquet", "result.json", ".lock"
 _JOURNAL, _EXPORT = "study.journal", "exports/ensemble"
 
 
@@ -53,6 +58,41 @@ class TestRead:
     """Of the test images and labels."""
     members: list[int]
     """Trials that were scored as an ensemble."""
+
+
+@dataclass(frozen=True)
+class ScoredMember:
+    """A member's weight and scores."""
+
+    trial: int
+    weight: float
+    valid_accuracy: float
+    test_accuracy: float
+
+
+@dataclass(frozen=True)
+class BestSingle:
+    """The first of the validation ranking, alone."""
+
+    trial: int
+    valid_accuracy: float
+    test_accuracy: float
+    test_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ScoredEnsemble:
+    """The chosen ensemble and its scores; `test_interval` is Wilson's at 95 %."""
+
+    members: tuple[ScoredMember, ...]
+    valid_loss: float
+    valid_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    test_interval: tuple[float, float]
+    best_single: BestSingle
+    test_reads: int
+    """How often the test set had been opened for this sweep by then."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +130,17 @@ class SweepRecord:
     @classmethod
     def create(cls, storage: Storage, name: str, space: SearchSpace, about: About) -> "SweepRecord":
         """Makes the folder. Raises InputError where there is one of that name."""
-        record = cls(storage, name)
         check_free(storage, name)
-        record.files.write(_SPACE, space.to_toml().encode())
-        record.files.write(_ABOUT, json.dumps(asdict(about), indent=1).encode())
+        draft = storage / f"{_FOLDER}/.{name}-{about.id}"
+        draft.write(_SPACE, space.to_toml().encode())
+        draft.write(_ABOUT, json.dumps(asdict(about), indent=1).encode())
+        record = cls(storage, name)
+        try:
+            draft.local().rename(record.files.local())
+        except OSError:
+            shutil.rmtree(draft.local())
+            check_free(storage, name)
+            raise
         return record
 
     @classmethod
@@ -104,6 +151,25 @@ class SweepRecord:
                 f"sweep {name!r}: there is none under {storage.root}{nearest(name, names(storage))}"
             )
         return cls(storage, name)
+
+    def command(self, verb: str) -> str:
+        """What to type for a verb on this sweep."""
+        at = "" if self.storage.root == str(Path("mlruns").absolute()) else self.storage.root
+        return f"convene {verb} {self.name}" + (f" --storage {shlex.quote(at)}" if at else "")
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """The sweep for this process alone, until the context or the process ends, however it ends.
+
+        Raises:
+            InputError: if another process has it.
+        """
+        with self.files.local(_LOCK).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"sweep {self.name}: another process is at work on it") from None
+            yield
 
     @property
     def space(self) -> SearchSpace:
@@ -177,7 +243,7 @@ def check_free(storage: Storage, name: str) -> None:
     if storage.exists(f"{_FOLDER}/{name}"):
         raise InputError(
             f"--name {name}: there is such a sweep under {storage.root}; choose another --name, "
-            f"or go on with it: convene resume {name} --storage {storage.root}"
+            f"or go on with it: {SweepRecord(storage, name).command('resume')}"
         )
 
 

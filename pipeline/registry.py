@@ -1,20 +1,22 @@
 """MLflow's model registry: each data set's ensembles, the best of them as `champion`."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.datasets import Dataset
+from pipeline.record import ScoredEnsemble
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from pipeline.ensemble import ScoredEnsemble
-
 
 def register(
-    client: "MlflowClient", run_id: str, export: Path, dataset: Dataset, scored: "ScoredEnsemble"
+    client: "MlflowClient", run_id: str, export: Path, dataset: Dataset, scored: ScoredEnsemble
 ) -> None:
     """Logs the exported folder to the run, and its ONNX file as a version of the data set's registered model.
 
@@ -35,8 +37,7 @@ def register(
         Schema([TensorSpec(np.dtype(np.float32), (-1, classes), n) for n in ("logits", "probabilities")]),
     )
     name = f"{dataset.name}-ensemble"
-    mlflow.set_tracking_uri(client.tracking_uri)
-    with mlflow.start_run(run_id):
+    with _active(client, run_id):
         logged = mlflow.onnx.log_model(
             onnx.load(export / "model.onnx"),
             name="ensemble",
@@ -44,13 +45,27 @@ def register(
             pip_requirements=["onnxruntime"],
             save_as_external_data=False,
         )
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, description=f"Averaged-logit ensembles for {dataset.name}")
-    tags = {"convene.fingerprint": dataset.fingerprint, "convene.valid_loss": str(scored.valid_loss)}
-    source = f"models:/{logged.model_id}"
-    version = client.create_model_version(name, source, run_id, tags, model_id=logged.model_id).version
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name, description=f"Averaged-logit ensembles for {dataset.name}")
+        tags = {"convene.fingerprint": dataset.fingerprint, "convene.valid_loss": str(scored.valid_loss)}
+        source = f"models:/{logged.model_id}"
+        version = client.create_model_version(name, source, run_id, tags, model_id=logged.model_id).version
     if scored.valid_loss < _champion_loss(client, name, dataset):
         client.set_registered_model_alias(name, "champion", version)
+
+
+@contextmanager
+def _active(client: "MlflowClient", run_id: str) -> Iterator[None]:
+    """The run as the one that MLflow's functions work on; what they set for the process is set back."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(client.tracking_uri)
+    try:
+        with mlflow.start_run(run_id):
+            yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None takes it back, as its source says
 
 
 def _champion_loss(client: "MlflowClient", name: str, dataset: Dataset) -> float:

@@ -23,20 +23,24 @@ class Server:
         self.tracking_uri = where.uri
         self._artifacts = where.artifacts
         self._host, self._port = host, port
-        self.url = where.uri if where.artifacts is None else f"http://{host}:{port}"
+        self.serves = not where.uri.startswith(("http://", "https://"))
+        self.url = f"http://{host}:{port}" if self.serves else where.uri
         if where.artifacts and not storage.exists("mlflow.db"):
             raise InputError(f"storage = {storage.root}: nothing was recorded there yet")
-        if where.artifacts:
+        if self.serves:
             _check_free_port(host, port)
 
     def serve(self) -> None:
         """Becomes the server, until it is interrupted; returns at once where another one serves already."""
-        if self._artifacts is None:
+        if not self.serves:
             return
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        command += ["--backend-store-uri", self.tracking_uri, "--artifacts-destination", self._artifacts]
+        command += ["--backend-store-uri", self.tracking_uri, "--registry-store-uri", self.tracking_uri]
+        if self._artifacts:
+            command += ["--artifacts-destination", self._artifacts]
         command += ["--host", self._host, "--port", str(self._port)]
         sys.stdout.flush()
+        os.dup2(2, 1)  # what it has to say is not the answer of this command
         os.execv(sys.executable, command)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.search_space import SearchSpace
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
 Misfit = Callable[[Configuration], str | None]
 
+_SEARCHED = "searched"  # of the study: its search has come to its end
 _OWN_TRIES = 5  # then a uniform draw: GP and late CMA-ES repeat themselves, and GP takes 0.2 s or more
 _UNIFORM_TRIES = 100_000  # a space where fewer fit is one whose search would be hopeless anyway
 
@@ -52,6 +54,8 @@ class Study:
         self._space = space
         search = space.base.search
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        if journal:
+            _mend(journal)
         storage = JournalStorage(JournalFileBackend(str(journal))) if journal else InMemoryStorage()
         try:
             self._study = optuna.load_study(study_name=name, storage=storage, pruner=NopPruner())
@@ -75,10 +79,15 @@ class Study:
         return list(self._open)
 
     @property
-    def is_finished(self) -> bool:
-        """Whether all trials that were asked for have ended."""
-        ended = [trial for trial in self.trials() if trial.state != "RUNNING"]
-        return len(ended) == len(self) >= self._space.base.search.trials
+    def has_ended(self) -> bool:
+        """Whether all trials have ended, and none is to follow."""
+        if any(trial.state == "RUNNING" for trial in self.trials()):
+            return False
+        return _SEARCHED in self._study.user_attrs or len(self) >= self._space.base.search.trials
+
+    def end_search(self) -> None:
+        """Notes that no trial is to follow, though there may be fewer than were asked for: time was over."""
+        self._study.set_user_attr(_SEARCHED, True)
 
     def __len__(self) -> int:
         """Trials so far, in whatever state."""
@@ -131,10 +140,11 @@ class Study:
 
     def tell(self, number: int, state: State, value: float | None = None, reason: str | None = None) -> None:
         """Ends a trial. A PRUNED one keeps its reported values, and its last one counts."""
-        trial = self._open.pop(number)
+        trial = self._open[number]
         if reason:
             trial.set_user_attr("reason", reason)
         self._study.tell(trial, value if state == "COMPLETE" else None, TrialState[state])
+        del self._open[number]
 
     def trials(self) -> list[StudiedTrial]:
         """All trials in order of number."""
@@ -150,6 +160,21 @@ class Study:
             )
             for trial in self._study.get_trials(deepcopy=False)
         ]
+
+    def ranked(self) -> list[StudiedTrial]:
+        """The complete trials, from best to worst by the objective."""
+        sign = 1 if self._study.direction is StudyDirection.MINIMIZE else -1
+        complete = [(sign * trial.value, trial) for trial in self.trials() if trial.value is not None]
+        return [trial for _, trial in sorted(complete, key=lambda pair: (pair[0], pair[1].number))]
+
+
+def _mend(journal: Path) -> None:
+    """Cuts off a line that was begun on a full disk: what is appended to it could never be read again."""
+    if journal.exists():
+        content = journal.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(journal, whole)
 
 
 def any_admissible(space: SearchSpace, misfit: Misfit, names: Sequence[str]) -> str | None:

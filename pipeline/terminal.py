@@ -15,9 +15,9 @@ from rich.text import Text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipeline.listing import ListedSweep
+    from pipeline.observer import Progress
     from pipeline.record import Outcome
-    from pipeline.sweep import Progress
-    from pipeline.workflow import ListedSweep
 
 _LEADERBOARD_ROWS = 10
 
@@ -167,8 +167,10 @@ def _table(*headings: str, left: Sequence[str]) -> Table:
 
 def _cell(value: Any) -> str:
     """A value in few characters; nothing for None and NaN."""
+    if hasattr(value, "__len__") and not isinstance(value, str):
+        return " ".join(map(str, value))
     if value is None or value != value:
         return ""
     if isinstance(value, float):
         return f"{value:.4f}" if 0.001 <= abs(value) < 10 else f"{value:.3g}"
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return str(value)

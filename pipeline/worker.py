@@ -1,7 +1,6 @@
 """The Ray actor that trains trials: an epoch a step, each left on disk."""
 
 import errno
-import os
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, final
@@ -23,12 +22,14 @@ class TrialWorker(tune.Trainable):
     """A Ray actor that trains one trial after another; a Tune step is an epoch."""
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds what all trials share
-        self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str
+        self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str, threads: int
     ) -> None:
         """Tune's constructor: `config` is the trial's, the rest is shared by all trials."""
         import torch
 
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        if not sweep.exists():
+            raise RuntimeError(f"the storage {sweep.root} is not to be seen on this node")
+        torch.set_num_threads(threads)
         self._sweep, self._data, self._device = sweep, data, device
         self._fit: Fit | None = None
         self._begin(config)

@@ -6,12 +6,13 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import datasets, geometry, record, search_space
+from pipeline.budget import TimeBudget
 from pipeline.config import Configuration
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError, Interrupted, WorkError
@@ -21,10 +22,10 @@ from pipeline.storage import Storage
 from pipeline.study import Study, any_admissible
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from pipeline.cluster import Resources
+    from pipeline.observer import Progress
     from pipeline.record import Outcome
-    from pipeline.sweep import Progress, Resources
+    from pipeline.replay import ReplayedEpoch
     from pipeline.tracking import Tracker
 
 DEFAULT_STORAGE = "mlruns"
@@ -64,23 +65,26 @@ def run_sweep(
         record.check_free(store, name)
     store.check_writable()
 
-    from pipeline import sweep, tracking
+    from pipeline import cluster, tracking
 
     where = tracking.place(store)
     dataset = datasets.load(config.data)
     misfit = _misfit(space, dataset)
-    with sweep.cluster(address, config.search) as resources:
+    budget = TimeBudget(started, config, test_images=len(dataset.test))
+    with cluster.join(address, config.search) as resources:
         name = name or record.free_name(store, stem)
         # A path is kept whole, for a resume from another folder.
         space = search_space.override(space, {"data.source": dataset.source})
         kept = SweepRecord.create(store, name, space, _about(name, dataset))
         with (
+            kept.exclusive(),
             _resumable(kept),
             tracking.Tracker(where, kept.about, dataset, config, fresh=True) as tracker,
         ):
             study = Study(space, misfit, kept.journal, name)
-            outcome = _search_and_finish(kept, space, dataset, study, resources, tracker, started, watch)
-    return _with_waiting(outcome, tracker)
+            _search(kept, space, dataset, study, resources, tracker, budget, watch)
+            outcome = _finish(kept, space, dataset, study, tracker, started)
+    return _with_waiting(kept, outcome, tracker)
 
 
 def resume_sweep(
@@ -106,27 +110,24 @@ def resume_sweep(
         WorkError: as for `run_sweep`.
     """
     started = time.monotonic()
-    opened = _open(name, storage)
-    kept, space, dataset, study = opened
-    if (result := kept.result) and study.is_finished:
+    kept, space, dataset, study = _open(name, storage)
+    if (result := kept.result) and study.has_ended:
         return result, False
 
-    from pipeline import sweep, tracking
-    from pipeline.final import finish, views
+    from pipeline import cluster
 
-    where = tracking.place(kept.storage)
-    with (
-        _resumable(kept),
-        tracking.Tracker(where, kept.about, dataset, space.base, fresh=False) as tracker,
-    ):
-        for view in views(kept, space, study):
-            tracker.show(view)
-        if study.is_finished:
-            outcome = finish(kept, dataset, study, space.base.ensemble, tracker, started)
-        else:
-            with sweep.cluster(address, space.base.search) as resources:
-                outcome = _search_and_finish(kept, space, dataset, study, resources, tracker, started, watch)
-    return _with_waiting(outcome, tracker), True
+    budget = TimeBudget(started, space.base, test_images=len(dataset.test))
+    with ExitStack() as stack:
+        stack.enter_context(kept.exclusive())
+        resources = None
+        if not study.has_ended:
+            resources = stack.enter_context(cluster.join(address, space.base.search))
+        stack.enter_context(_resumable(kept))
+        tracker = stack.enter_context(_reopened_tracker(kept, space, dataset, study))
+        if resources:
+            _search(kept, space, dataset, study, resources, tracker, budget, watch)
+        outcome = _finish(kept, space, dataset, study, tracker, started)
+    return _with_waiting(kept, outcome, tracker), True
 
 
 def sync_sweep(name: str, *, storage: str | Path = DEFAULT_STORAGE) -> int:
@@ -140,15 +141,13 @@ def sync_sweep(name: str, *, storage: str | Path = DEFAULT_STORAGE) -> int:
     """
     kept, space, dataset, study = _open(name, storage)
 
-    from pipeline import tracking
-    from pipeline.final import scored, views
+    from pipeline.final import scored
 
-    where = tracking.place(kept.storage)
-    with tracking.Tracker(where, kept.about, dataset, space.base, fresh=False) as tracker:
-        for view in views(kept, space, study):
-            tracker.show(view)
+    with kept.exclusive(), _reopened_tracker(kept, space, dataset, study, ends=False) as tracker:
         if result := kept.result:
             tracker.show_result(scored(result), kept.export, [kept.trials_table, kept.space_file])
+        else:
+            tracker.end("KILLED")
     return tracker.waiting
 
 
@@ -175,18 +174,32 @@ def rebuild_ensemble(
     changes = {"ensemble.size": size, "ensemble.rank_by": rank_by}
     kept, space, dataset, study = _open(name, storage, {k: v for k, v in changes.items() if v is not None})
 
+    with kept.exclusive(), _reopened_tracker(kept, space, dataset, study, ends=False) as tracker:
+        outcome = _finish(kept, space, dataset, study, tracker, started)
+    return _with_waiting(kept, outcome, tracker)
+
+
+@contextmanager
+def _reopened_tracker(
+    kept: SweepRecord, space: SearchSpace, dataset: Dataset, study: Study, *, ends: bool = True
+) -> Iterator["Tracker"]:
+    """A tracker of a recorded sweep, that brings MLflow up to date with the trials that have ended."""
     from pipeline import tracking
-    from pipeline.final import finish
+    from pipeline.final import views
 
     where = tracking.place(kept.storage)
-    with tracking.Tracker(where, kept.about, dataset, space.base, fresh=False) as tracker:
-        outcome = finish(kept, dataset, study, space.base.ensemble, tracker, started)
-    return _with_waiting(outcome, tracker)
+    with tracking.Tracker(where, kept.about, dataset, space.base, fresh=False, ends=ends) as tracker:
+        for view in views(kept, space, study):
+            tracker.show(view)
+        yield tracker
 
 
-def _with_waiting(outcome: "Outcome", tracker: "Tracker") -> "Outcome":
+def _with_waiting(kept: SweepRecord, outcome: "Outcome", tracker: "Tracker") -> "Outcome":
     """The outcome, with what MLflow had not taken when the tracker closed."""
-    return replace(outcome, mlflow={**outcome.mlflow, "waiting": tracker.waiting, "run_id": tracker.parent})
+    mlflow = {**outcome.mlflow, "waiting": tracker.waiting, "run_id": tracker.parent}
+    outcome = replace(outcome, mlflow=mlflow)
+    kept.write_result(outcome)
+    return outcome
 
 
 def _open(
@@ -207,47 +220,66 @@ def _open(
 @contextmanager
 def _resumable(kept: SweepRecord) -> Iterator[None]:
     """Says how to go on after an interruption, or when the storage was full."""
-    command = f"go on with: convene resume {kept.name} --storage {kept.storage.root}"
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {command}") from None
+    except (KeyboardInterrupt, SystemExit):
+        command = kept.command("sync" if kept.result else "resume")
+        raise Interrupted(f"interrupted; go on with: {command}") from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise WorkError(f"storage {kept.storage.root}: {error.strerror}; make room, then {command}") from None
+        command = kept.command("resume")
+        raise WorkError(
+            f"storage {kept.storage.root}: {error.strerror}; make room, then: {command}"
+        ) from None
 
 
-def _search_and_finish(
+def _search(
     kept: SweepRecord,
     space: SearchSpace,
     dataset: Dataset,
     study: Study,
     resources: "Resources",
     tracker: "Tracker",
-    started: float,
+    budget: TimeBudget,
     watch: Callable[["Progress"], None],
+) -> None:
+    """Trains what is left of the study's trials, and leaves the cluster."""
+    from pipeline import cluster, sweep
+
+    data = dataset.for_training
+    sweep.run(space.base, resources, study, data, kept.files, tracker, budget=budget, watch=watch)
+    cluster.leave()  # the final stage can have the processors and the memory
+
+
+def _finish(
+    kept: SweepRecord, space: SearchSpace, dataset: Dataset, study: Study, tracker: "Tracker", started: float
 ) -> "Outcome":
-    """Trains what is left of the study's trials, then chooses, scores and exports."""
-    from pipeline import sweep
-    from pipeline.budget import TimeBudget
-
-    sweep.run(
-        space.base,
-        resources,
-        study,
-        dataset.for_training,
-        kept.files,
-        tracker,
-        budget=TimeBudget(started, space.base, test_images=len(dataset.test)),
-        watch=watch,
-    )
-    sweep.leave()  # the final stage can have the processors and the memory
-
     # Only now PyTorch: until here the driver needs none, and the workers start sooner.
     from pipeline.final import finish
 
     return finish(kept, dataset, study, space.base.ensemble, tracker, started)
+
+
+def replay_trial(
+    name: str, trial: int, *, storage: str | Path = DEFAULT_STORAGE
+) -> tuple[Iterator["ReplayedEpoch"], dict[str, tuple[str, str]]]:
+    """Runs a recorded trial again, outside Ray.
+
+    Returns:
+        Its epochs, as they come, beside the recorded ones; and the packages whose versions have changed
+        since, with the version then and now.
+
+    Raises:
+        InputError: if there is no such sweep or trial, or the data has changed.
+    """
+    kept, _, dataset, _ = _open(name, storage)
+
+    from pipeline.replay import replay
+
+    then, now = kept.about.versions, _versions()
+    changed = {package: (then[package], now[package]) for package in then if then[package] != now[package]}
+    return replay(kept, dataset, trial), changed
 
 
 def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_STORAGE) -> Path:
@@ -260,54 +292,10 @@ def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_
 
     kept = SweepRecord.open(Storage(str(storage)), name)
     if not kept.export.is_dir():
-        raise InputError(f"sweep {name}: has no exported ensemble yet; make it with: convene ensemble {name}")
-    return export.copy(kept.export, Path(to))
-
-
-@dataclass(frozen=True)
-class ListedSweep:
-    """A sweep in a list."""
-
-    name: str
-    state: str
-    """`finished`, or `unfinished` where the final stage is still to come."""
-    created: str
-    dataset: str
-    trials: int | None
-    valid_accuracy: float | None
-    test_accuracy: float | None
-    test_reads: int
-
-
-def list_sweeps(storage: str | Path = DEFAULT_STORAGE) -> list[ListedSweep]:
-    """The sweeps under a storage root, newest first."""
-    store = Storage(str(storage))
-    listed = []
-    for name in record.names(store):
-        kept = SweepRecord(store, name)
-        about, result = kept.about, kept.result
-        ensemble = result.ensemble if result else {}
-        listed.append(
-            ListedSweep(
-                name,
-                "finished" if result else "unfinished",
-                about.created,
-                about.dataset,
-                result.trials if result else None,
-                ensemble.get("valid_accuracy"),
-                ensemble.get("test_accuracy"),
-                len(kept.test_reads),
-            )
+        raise InputError(
+            f"sweep {name}: has no exported ensemble yet; make it with: {kept.command('ensemble')}"
         )
-    return sorted(listed, key=lambda sweep: sweep.created, reverse=True)
-
-
-def leaderboard(outcome: "Outcome") -> tuple["pd.DataFrame", list[str]]:
-    """The rows of `trials.parquet`, best first, and the names of the columns that were searched."""
-    import pandas as pd
-
-    kept = SweepRecord.open(Storage(outcome.storage), outcome.name)
-    return pd.read_parquet(kept.trials_table), list(kept.space.distributions)
+    return export.copy(kept.export, Path(to))
 
 
 def _misfit(space: SearchSpace, dataset: Dataset) -> Callable[[Configuration], str | None]:

@@ -19,6 +19,7 @@ train_limit = 400
 [network]
 depth = 2
 width = { choices = [4, 8] }
+dense = { choices = [0, [16]] }
 activation = "leaky_relu"
 batch_norm = false
 

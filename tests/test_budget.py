@@ -49,7 +49,7 @@ def test_training_ends_before_the_budget_does(clock: Clock) -> None:
 def test_more_to_score_leaves_less_time_to_train(clock: Clock) -> None:
     small, large = of(100, clock, test_images=0), of(100, clock, test_images=10_000)
     for each in (small, large):
-        each.is_late(result(1, 10, 1, images_per_second=2000))
+        each.note(result(1, 10, 1, images_per_second=2000))
     clock.now += 60
     assert not small.is_over()
     assert large.is_over()
@@ -64,7 +64,7 @@ def test_until_one_trial_is_complete_all_go_on_to_the_end(clock: Clock) -> None:
 def test_once_one_is_complete_a_trial_that_cannot_finish_is_stopped(clock: Clock) -> None:
     limited = of(100, clock)
     clock.now += 20
-    assert not limited.is_late(result(10, 10, 20))
+    limited.note(result(10, 10, 20))
     clock.now += 10
     assert not limited.is_late(result(5, 10, 10))
     assert limited.is_late(result(1, 10, 10))
@@ -72,7 +72,7 @@ def test_once_one_is_complete_a_trial_that_cannot_finish_is_stopped(clock: Clock
 
 def test_none_starts_that_could_not_finish(clock: Clock) -> None:
     limited = of(100, clock)
-    limited.is_late(result(10, 10, 20))
+    limited.note(result(10, 10, 20))
     clock.now += 60
     assert limited.may_start()
     clock.now += 10

@@ -121,6 +121,18 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(swept: Swept) -> Non
     assert "8/8 done" in swept.err
 
 
+def test_a_trial_runs_again_outside_ray_with_the_same_curve(swept: Swept) -> None:
+    table = trials_table(swept)
+    trial = str(table[table.state == "COMPLETE"].trial.iloc[0])
+    ended = convene("replay", "small", trial, "--storage", swept.storage, "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["same"]
+    assert len(ended.json["epochs"]) == 4
+    missing = convene("replay", "small", "99", "--storage", swept.storage)
+    assert missing.code == 2
+    assert "trial 99" in missing.err
+
+
 def test_list_shows_the_sweep(swept: Swept) -> None:
     [listed] = convene("list", "--storage", swept.storage, "--json").json["sweeps"]
     assert (listed["name"], listed["state"], listed["trials"]) == ("small", "finished", 8)

@@ -21,10 +21,11 @@ from sklearn.datasets import load_digits
 
 from pipeline import export, proof
 from pipeline.config import NetworkConfig
-from pipeline.ensemble import AveragedLogits, ScoredMember
+from pipeline.ensemble import AveragedLogits
 from pipeline.errors import InputError, WorkError
 from pipeline.model_card import ModelCard, readme
 from pipeline.network import ConvNet
+from pipeline.record import ScoredMember
 
 CLASSES = tuple(f"digit {n}" for n in range(10))
 FILES = {"model.onnx", "model.pt2", "manifest.json", "README.md"}

@@ -1,5 +1,6 @@
 """What happens to a machine, done to a real sweep: nothing is lost, nothing doubled, and it can go on."""
 
+import json
 import os
 import random
 import signal
@@ -190,6 +191,18 @@ def test_ctrl_c_ends_in_good_order_and_the_sweep_goes_on(tmp_path: Path) -> None
     sweep.check()
 
 
+def test_a_sweep_that_is_running_is_left_alone(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    process = sweep.start("--trials", "3")
+    wait_for(lambda: sweep.epochs() > 2)
+    for verb in ("resume", "sync"):
+        ended = convene(verb, "s", folder=tmp_path)
+        assert ended.code == 2
+        assert "another process is at work on it" in ended.err
+    finish(process)
+    sweep.check(trials=3)
+
+
 def test_ctrl_c_twice_ends_at_once_and_the_sweep_goes_on(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     process = sweep.start()
@@ -243,13 +256,14 @@ def test_a_server_away_for_half_a_minute_loses_nothing(tmp_path: Path) -> None:
     port = free_port()
     sweep = Sweep(tmp_path, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
     with mlflow_server(tmp_path, port):
-        process = sweep.start("--trials", "16")
+        process = sweep.start("--trials", "16", "--json")
         wait_for(lambda: sweep.epochs() > 10)
     before = sweep.epochs()
     time.sleep(30)
     assert sweep.epochs() > before, "training waited for the server"
     with mlflow_server(tmp_path, port):
-        finish(process)
+        out, _ = finish(process)
+        assert json.loads(out)["states"]  # one object, whatever MLflow's client has to say
         assert convene("sync", "s", folder=tmp_path, **sweep.environment).code == 0
     sweep.check(trials=16, database=tmp_path / "server.db")
 

@@ -12,11 +12,12 @@ from sklearn.datasets import load_digits
 
 from pipeline import export
 from pipeline.config import NetworkConfig
-from pipeline.ensemble import AveragedLogits, ScoredMember
+from pipeline.ensemble import AveragedLogits
 from pipeline.errors import InputError, WorkError
 from pipeline.model_card import ModelCard
 from pipeline.network import ConvNet
 from pipeline.prediction import batch_size, predict, read_manifest, write_table
+from pipeline.record import ScoredMember
 
 CLASSES = ("nought", 'one, "uno"', *(f"digit {n}" for n in range(2, 10)))
 

@@ -17,16 +17,14 @@ PACKAGE = Path(__file__).parents[1] / "pipeline"
 # Each room may import those before it.
 ORDER = [
     *("errors", "config", "storage", "search_space", "metrics", "geometry", "budget", "datasets", "network"),
-    *("training", "checkpoint", "record", "study", "registry", "tracking", "server", "worker", "sweep"),
+    *("training", "checkpoint", "record", "study", "registry", "runs", "tracking", "server", "worker"),
+    *("cluster", "observer", "sweep", "replay"),
     *("selection", "ensemble", "prediction", "proof", "model_card", "export", "final", "workflow"),
-    *("terminal", "cli"),
+    *("listing", "terminal", "cli"),
 ]
 
 # What a room names in annotations alone, though it comes later: nothing is imported when it runs.
-LATER_TYPES = {
-    ("registry", "ensemble"): "registers a scored ensemble",
-    ("tracking", "ensemble"): "records a scored ensemble",
-}
+LATER_TYPES: dict[tuple[str, str], str] = {}
 
 
 @dataclass(frozen=True)

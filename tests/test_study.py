@@ -260,3 +260,106 @@ def test_whether_anything_fits_is_known_with_a_reason(table: str, expected: str 
 )
 def test_candidates_are_every_value_there_is(distribution: Any, expected: list[Any]) -> None:
     assert list(candidates(distribution)) == expected
+
+
+def at_rung(values: list[float], objective: str, factor: int, tmp_path: Path) -> list[bool]:
+    """Whether each of these trials, one after another, is stopped at the first rung."""
+    changes = {"search.objective": objective, "search.reduction_factor": factor, "training.epochs": 9}
+    study = Study(override(DEEP, changes), misfit, tmp_path / "journal")
+    stopped = []
+    for value in values:
+        number, _ = study.ask()
+        study.report(number, 3, value)  # a third of the epochs
+        stopped.append(study.is_weak(number, 3))
+    return stopped
+
+
+@pytest.mark.parametrize(
+    ("values", "objective", "factor", "stopped"),
+    [
+        ([0.5], "valid_loss", 2, [False]),  # the first has nothing to be compared with
+        ([0.5, 0.4, 0.45, 0.46], "valid_loss", 2, [False, False, False, True]),
+        ([0.5, 0.6], "valid_loss", 2, [False, True]),
+        ([0.5, 0.6], "valid_accuracy", 2, [False, False]),
+        ([0.5, 0.4], "valid_accuracy", 2, [False, True]),
+        ([0.1, 0.2, 0.3, 0.14], "valid_loss", 2, [False, True, True, False]),
+        ([0.1, 0.2, 0.3, 0.15], "valid_loss", 4, [False, True, True, False]),
+        ([0.1, 0.2, 0.3, 0.16], "valid_loss", 4, [False, True, True, True]),
+        ([0.5, 0.5], "valid_loss", 2, [False, False]),
+    ],
+)
+def test_halving_lets_the_best_part_go_on(
+    values: list[float], objective: str, factor: int, stopped: list[bool], tmp_path: Path
+) -> None:
+    assert at_rung(values, objective, factor, tmp_path) == stopped
+
+
+@pytest.mark.parametrize(
+    ("changes", "rungs"),
+    [
+        ({"training.epochs": 9}, {3, 6}),
+        ({"training.epochs": 20}, {7, 14}),
+        ({"training.epochs": 20, "search.grace_epochs": 2, "search.reduction_factor": 3}, {2, 6, 18}),
+        ({"training.epochs": 20, "search.scheduler": "none"}, set()),
+        ({"training.epochs": 1}, set()),
+        ({"training.epochs": 4, "search.grace_epochs": 4}, set()),
+        ({"training.epochs": {"low": 3, "high": 12}}, {4, 8}),
+    ],
+)
+def test_rungs_are_where_the_configuration_says(
+    changes: dict[str, object], rungs: set[int], tmp_path: Path
+) -> None:
+    study = Study(override(DEEP, changes), misfit, tmp_path / "journal")
+    good, weak = study.ask()[0], study.ask()[0]
+    for epoch in range(1, 21):
+        study.report(good, epoch, 0.1)
+        study.report(weak, epoch, 0.9)
+    assert {epoch for epoch in range(1, 21) if study.is_weak(weak, epoch)} == rungs
+
+
+def test_rungs_outlive_the_process(tmp_path: Path) -> None:
+    space = override(DEEP, {"training.epochs": 9})
+    before = Study(space, misfit, tmp_path / "journal")
+    before.report(before.ask()[0], 3, 0.1)
+    after = Study(space, misfit, tmp_path / "journal")
+    number, _ = after.ask()
+    after.report(number, 3, 0.9)
+    assert after.is_weak(number, 3)
+
+
+def test_what_was_running_is_taken_over_with_its_number_parameters_and_values(tmp_path: Path) -> None:
+    before = Study(DEEP, misfit, tmp_path / "journal")
+    first, running = before.ask(), before.ask()
+    before.tell(first[0], "COMPLETE", 0.5)
+    before.report(running[0], 1, 0.7)
+    after = Study(DEEP, misfit, tmp_path / "journal")
+    assert after.reopen() == [running]
+    assert after.reopen() == []
+    after.report(running[0], 1, 0.6)  # was reported by the other process, and stays as it was
+    after.report(running[0], 2, 0.5)
+    after.tell(running[0], "PRUNED", reason="enough")
+    [_, trial] = after.trials()
+    assert (trial.state, trial.reason) == ("PRUNED", "enough")
+    assert Study(DEEP, misfit, tmp_path / "journal").reopen() == []
+
+
+def test_a_resumed_search_proposes_something_new(tmp_path: Path) -> None:
+    space = override(DEEP, {"search.sampler": "random"})
+    before = [Study(space, misfit, tmp_path / "journal").ask()[1] for _ in range(1)]
+    after = Study(space, misfit, tmp_path / "journal").ask()[1]
+    assert after.network != before[0].network
+
+
+def test_opening_a_study_writes_nothing(tmp_path: Path) -> None:
+    Study(DEEP, misfit, tmp_path / "journal").ask()
+    before = (tmp_path / "journal").read_bytes()
+    assert len(Study(DEEP, misfit, tmp_path / "journal")) == 1
+    assert (tmp_path / "journal").read_bytes() == before
+
+
+def test_the_ranking_is_of_complete_trials_by_the_objective(tmp_path: Path) -> None:
+    for objective, order in (("valid_loss", [2, 0]), ("valid_accuracy", [0, 2])):
+        study = Study(override(DEEP, {"search.objective": objective}), misfit, tmp_path / objective)
+        for state, value in (("COMPLETE", 0.5), ("PRUNED", None), ("COMPLETE", 0.4), ("FAIL", None)):
+            study.tell(study.ask()[0], state, value)  # type: ignore[arg-type]
+        assert [trial.number for trial in study.ranked()] == order

@@ -1,0 +1,232 @@
+"""Sees each result of a running sweep first: decides which trials stop, and tells all who should know."""
+
+import errno
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any, final
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from pipeline import checkpoint
+from pipeline.budget import TimeBudget
+from pipeline.config import Configuration, SearchConfig
+from pipeline.errors import last_line
+from pipeline.metrics import Epoch
+from pipeline.runs import TrialView
+from pipeline.storage import Storage
+from pipeline.study import State, Study
+from pipeline.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A sweep at a moment."""
+
+    trials: int
+    """Trials asked for."""
+    running: int = 0
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    best: tuple[int, float | None] | None = None
+    """Number and objective of the best complete trial."""
+    event: str = ""
+    """What happened last, in a line."""
+
+    @property
+    def done(self) -> int:
+        """Trials that have ended, in whatever state."""
+        return self.complete + self.pruned + self.failed
+
+
+@final
+class Observer(tune.Callback, tune.Stopper):
+    """Sees every result first, as Tune's stopper, and every end, as its callback.
+
+    Tells the study, the tracker and whoever watches, and decides which trials stop.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        tracker: Tracker,
+        sweep: Storage,
+        config: Configuration,
+        budget: TimeBudget,
+        watch: Callable[[Progress], None],
+    ) -> None:
+        self._study, self._tracker, self._sweep = study, tracker, sweep
+        self._search, self._budget, self._watch = config.search, budget, watch
+        self._keep = max(config.ensemble.keep, config.ensemble.size)
+        self._views: dict[int, TrialView] = {}
+        self._stops: dict[int, str] = {}
+        self._full: int | None = None
+        ended = [trial.number for trial in study.trials() if trial.ended is not None]
+        self._with_network = {number for number in ended if checkpoint.has_network(sweep, number)}
+        self._complete: dict[int, Epoch] = {}
+        """Last epochs of the complete trials."""
+        for trial in study.ranked():
+            if record := checkpoint.load_record(sweep, trial.number):
+                self._complete[trial.number] = record.last
+        self.progress = _progress(study, config.search)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing for Tune to save: a sweep goes on from its study, not from Tune's state."""
+        return {}
+
+    # Tune calls the following; what they take is Tune's own.
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Shows the trial; one that goes on after its worker died is shown already."""
+        number = trial.config["number"]
+        if number in self._views:
+            return
+        configuration = Configuration.model_validate_json(trial.config["configuration"])
+        self._show_trial(TrialView(number, configuration, started=time.time()))
+        self._show(f"trial {number} started")
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Takes note of an epoch; whether the trial is to stop."""
+        if "full" in result:
+            self._full = result["full"]
+        if "epoch" not in result:
+            return False
+        number, epoch = result["number"], result["epoch"]
+        with self._noting_a_full_disk():
+            rows = self._new_epochs(number, result)
+            for row in rows:
+                self._study.report(number, row.epoch, getattr(row, self._search.objective))
+                view = self._views[number]
+                self._show_trial(replace(view, epochs=(*view.epochs, row)))
+            self._budget.note(result)
+            if reason := self._reason_to_stop(number, rows, result):
+                self._stops[number] = reason
+        self._show(
+            f"trial {number} epoch {epoch}/{result['epochs']}: "
+            f"valid_loss {result['valid_loss']:.4f}, valid_accuracy {result['valid_accuracy']:.4f}"
+        )
+        return number in self._stops
+
+    def stop_all(self) -> bool:
+        """Whether all training has to end."""
+        return self._budget.is_over() or self._full is not None
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Ends a trial that was stopped, or that said itself that it is done."""
+        number, result = trial.config["number"], trial.last_result or {}
+        if "full" in result:
+            pass  # it is left as it is, and goes on when there is room
+        elif "failure" in result:
+            self._end(number, "FAIL", reason=result["failure"])
+        elif number in self._stops:
+            self._end(number, "PRUNED", reason=self._stops[number])
+        else:
+            self._end(number, "COMPLETE", value=result[self._search.objective])
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Ends a trial whose worker died once too often."""
+        self._end(trial.config["number"], "FAIL", reason=last_line(trial.get_error()))
+
+    def close(self) -> None:
+        """Ends what Tune dropped without a word when time was over.
+
+        Raises:
+            OSError: if a worker found the storage full; what was running then can be resumed.
+        """
+        if self._full is not None:
+            self.interrupt()
+            raise OSError(self._full, os.strerror(self._full))
+        for number in self._study.open_trials:
+            self._end(number, "PRUNED", reason=TimeBudget.REASON)
+
+    def interrupt(self) -> None:
+        """Shows what was running as killed; the study keeps it as running, to be resumed."""
+        for view in self._views.values():
+            self._tracker.show(replace(view, state="PRUNED", reason="interrupted", ended=time.time()))
+
+    def _end(
+        self, number: int, state: State, *, value: float | None = None, reason: str | None = None
+    ) -> None:
+        with self._noting_a_full_disk():
+            self._study.tell(number, state, value, reason)
+        if self._full is not None:
+            return
+        view = self._views.pop(number, None)
+        if view and state == "COMPLETE":
+            self._complete[number] = view.epochs[-1]
+        self._forget_networks(number)
+        if view:
+            self._tracker.show(replace(view, state=state, reason=reason, ended=time.time()))
+        self.progress = _progress(self._study, self._search)
+        self._show(f"trial {number} {state}" + (f": {reason}" if reason else ""))
+
+    @contextmanager
+    def _noting_a_full_disk(self) -> Iterator[None]:
+        """Tune would take the error for a trial's; it is the sweep's, which then ends to be resumed."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._full = error.errno
+
+    def _forget_networks(self, ended: int) -> None:
+        """Keeps the networks of the best complete trials alone: those that an ensemble could still take."""
+        self._with_network.add(ended)
+        if not self._complete:
+            return  # stopped trials are then all that an ensemble could be made of
+        last = self._complete
+        by_loss = sorted(last, key=lambda number: (last[number].valid_loss, number))
+        by_accuracy = sorted(last, key=lambda number: (-last[number].valid_accuracy, number))
+        kept = {*by_loss[: self._keep], *by_accuracy[: self._keep]}
+        for number in self._with_network - kept:
+            checkpoint.forget_network(self._sweep, number)
+        self._with_network &= kept
+
+    def _reason_to_stop(self, number: int, rows: list[Epoch], result: dict[str, Any]) -> str | None:
+        if result["epoch"] == result["epochs"]:
+            return None
+        if self._budget.is_late(result):
+            return TimeBudget.REASON
+        for row in rows:
+            if self._study.is_weak(number, row.epoch):
+                return f"not among the best at epoch {row.epoch}"
+        return None
+
+    def _new_epochs(self, number: int, result: dict[str, Any]) -> list[Epoch]:
+        """The epochs that were not noted yet: nearly always the result's own."""
+        known, epoch = len(self._views[number].epochs), result["epoch"]
+        if epoch <= known:
+            return []
+        if epoch == known + 1:
+            return [Epoch(**{field.name: result[field.name] for field in fields(Epoch)})]
+        # The process that went before, or a worker that died, left more than it told of.
+        record = checkpoint.load_record(self._sweep, number)
+        assert record, "a worker writes the record before it tells of an epoch"
+        return list(record.epochs[known:epoch])
+
+    def _show_trial(self, view: TrialView) -> None:
+        self._views[view.number] = view
+        self._tracker.show(view)
+
+    def _show(self, event: str) -> None:
+        self.progress = replace(self.progress, event=event, running=len(self._views))
+        self._watch(self.progress)
+
+
+def _progress(study: Study, search: SearchConfig) -> Progress:
+    """The study's counts and best."""
+    states = Counter(trial.state for trial in study.trials())
+    ranked = study.ranked()
+    return Progress(
+        search.trials,
+        complete=states["COMPLETE"],
+        pruned=states["PRUNED"],
+        failed=states["FAIL"],
+        best=(ranked[0].number, ranked[0].value) if ranked else None,
+    )
