@@ -29,7 +29,7 @@ def place(storage: Storage) -> TrackingPlace:
         InputError: if it is a server that does not answer.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # the tracker tells of errors itself, once
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # The tracker tries again by itself, and a sweep that ends must not wait for a server that is away.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -57,6 +57,10 @@ def _check_opens(uri: str) -> None:
         MlflowClient(uri).search_experiments(max_results=1)
     except Exception as error:  # each kind of store has its own
         raise InputError(f"MLFLOW_TRACKING_URI = {uri}: cannot be opened: {last_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 @final
@@ -158,7 +162,7 @@ class Tracker:
                 write()
             except Exception as error:  # whatever a database or a server comes up with must not stop a sweep
                 if not self._failing:
-                    logger.warning("MLflow does not take records: %s: %s", type(error).__name__, error)
+                    logger.warning("MLflow does not take records: %s", _first_line(error))
                 self._failing = True
                 self._runs.forget()
                 with self._changed:
