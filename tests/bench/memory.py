@@ -42,7 +42,7 @@ def _roles(driver: psutil.Process) -> list[tuple[str, psutil.Process]]:
     workers = []
     for child in driver.children(recursive=True):
         try:
-            if "TrialWorker" in " ".join(child.cmdline()):
+            if "Trainable" in " ".join(child.cmdline()):
                 workers.append(child)
         except psutil.Error:
             continue
