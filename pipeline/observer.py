@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, final
 
 from ray import tune
@@ -130,7 +131,7 @@ class Observer(tune.Callback, tune.Stopper):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Ends a trial whose worker died once too often."""
-        self._end(trial.config["number"], "FAIL", reason=last_line(trial.get_error()))
+        self._end(trial.config["number"], "FAIL", reason=_worker_error(trial))
 
     def close(self) -> None:
         """Ends what Tune dropped without a word when time was over.
@@ -217,6 +218,12 @@ class Observer(tune.Callback, tune.Stopper):
     def _show(self, event: str) -> None:
         self.progress = replace(self.progress, event=event, running=len(self._views))
         self._watch(self.progress)
+
+
+def _worker_error(trial: Trial) -> str:
+    """What Tune noted of the error; `Trial.get_error` would look where it is copied to later."""
+    noted = Path(trial.error_file) if trial.error_file else None
+    return last_line(noted.read_text()) if noted and noted.exists() else "its worker died"
 
 
 def _progress(study: Study, search: SearchConfig) -> Progress:

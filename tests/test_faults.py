@@ -170,11 +170,12 @@ def test_a_configuration_that_no_machine_holds_fails_and_the_rest_goes_on(tmp_pa
     # The larger one has 4096 x 16384 kernels of 31 x 31 pixels: 258 GB.
     filters = "network.filters={choices=[[8], [4096, 16384]]}"
     others = ("network.kernel_size=31", "training.epochs=2", "search.retries=1")
-    finish(sweep.start("--set", filters, *(part for other in others for part in ("--set", other))))
-    sweep.check()
+    sets = [part for other in (filters, *others) for part in ("--set", other)]
+    finish(sweep.start("--trials", "4", *sets))
+    sweep.check(trials=4)
     table = pd.read_parquet(sweep.root / "sweeps/s/trials.parquet")
     failed = table[table.state == "FAIL"]
-    assert 0 < len(failed) < 8
+    assert 0 < len(failed) < 4
     assert failed.reason.str.contains("memory").all()
 
 
