@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import final
 
-from pipeline.config import Configuration
-from pipeline.datasets import Dataset
 from pipeline.errors import InputError, last_line
-from pipeline.record import About, ScoredEnsemble
+from pipeline.record import ScoredEnsemble
 from pipeline.runs import SweepRuns, TrackingPlace, TrialView
 from pipeline.storage import Storage
 
@@ -72,27 +70,14 @@ class Tracker:
     what is left, but not for one that is away: then `waiting` says how many trials it lacks.
 
     Args:
-        where: the place to record.
-        about: the sweep.
-        dataset: recorded as the input of every run.
-        configuration: the sweep's.
-        fresh: whether the sweep is new, and MLflow need not be asked what it has.
+        runs: what writes the sweep's runs; used by the thread alone.
         ends: whether the sweep itself has failed if there is an exception in the context.
     """
 
-    def __init__(
-        self,
-        where: TrackingPlace,
-        about: About,
-        dataset: Dataset,
-        configuration: Configuration,
-        *,
-        fresh: bool,
-        ends: bool = True,
-    ) -> None:
+    def __init__(self, runs: SweepRuns, *, ends: bool = True) -> None:
         self.waiting = 0
         self._ends = ends
-        self._runs = SweepRuns(where, about, dataset, configuration, fresh=fresh)
+        self._runs = runs
         self._pending: dict[int | str, Callable[[], None]] = {}
         self._changed = threading.Condition()
         self._closing = self._failing = False

@@ -66,6 +66,7 @@ def run_sweep(
     store.check_writable()
 
     from pipeline import cluster, tracking
+    from pipeline.runs import SweepRuns
 
     where = tracking.place(store)
     dataset = datasets.load(config.data)
@@ -79,7 +80,7 @@ def run_sweep(
         with (
             kept.exclusive(),
             _resumable(kept),
-            tracking.Tracker(where, kept.about, dataset, config, fresh=True) as tracker,
+            tracking.Tracker(SweepRuns(where, kept.about, dataset, config, fresh=True)) as tracker,
         ):
             study = Study(space, misfit, kept.journal, name)
             _search(kept, space, dataset, study, resources, tracker, budget, watch)
@@ -186,9 +187,11 @@ def _reopened_tracker(
     """A tracker of a recorded sweep, that brings MLflow up to date with the trials that have ended."""
     from pipeline import tracking
     from pipeline.final import views
+    from pipeline.runs import SweepRuns
 
     where = tracking.place(kept.storage)
-    with tracking.Tracker(where, kept.about, dataset, space.base, fresh=False, ends=ends) as tracker:
+    runs = SweepRuns(where, kept.about, dataset, space.base, fresh=False)
+    with tracking.Tracker(runs, ends=ends) as tracker:
         for view in views(kept, space, study):
             tracker.show(view)
         yield tracker
