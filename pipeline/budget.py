@@ -8,9 +8,10 @@ from pipeline.config import Configuration
 from pipeline.errors import InputError
 
 # The final stage, as measured: export and start of the runtimes, then each test image through each member
-# three times (live, ONNX, pt2), without a backward pass. Generous, because others may use the machine too.
+# three times (live, ONNX, pt2), without a backward pass and with all processors: 0.3 of the time that one
+# worker trains on it for. Generous, because others may use the machine too.
 _FINAL_SECONDS = 15.0
-_FINAL_PASSES = 2.0
+_FINAL_PASSES = 0.7
 
 
 @final

@@ -167,7 +167,8 @@ class SearchConfig(Section):
     """ASHA: epochs that every trial gets; the first rung. Without it, a third of `training.epochs`: under a
     one-cycle schedule earlier ranks say little of the last."""
     reduction_factor: Annotated[int, Field(ge=2, le=16)] = 2
-    """ASHA: ratio of epochs between rungs, and of trials that go on."""
+    """ASHA: ratio of epochs between rungs, and of trials that go on. Beyond the first there is no
+    rung past 1/`reduction_factor` of the epochs: a trial that came so far is to be complete."""
     concurrency: Positive | None = None
     """Trials at a time. Without it, as many as the CPUs and GPUs hold."""
     cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0

@@ -258,13 +258,16 @@ def most_epochs(space: SearchSpace) -> int:
 
 
 def _rungs(space: SearchSpace) -> set[int]:
-    """The epochs after which weak trials are stopped."""
+    """The epochs after which weak trials are stopped.
+
+    None but the first is so late that a trial stopped there had used most of its epochs: it saves little, and
+    an ensemble wants trials that are complete.
+    """
     search, epochs = space.base.search, most_epochs(space)
     rung = search.grace_epochs or math.ceil(epochs / 3)
-    rungs: set[int] = set()
-    while search.scheduler == "asha" and rung < epochs:
+    rungs = {rung} if search.scheduler == "asha" and rung < epochs else set()
+    while rungs and (rung := rung * search.reduction_factor) <= epochs / search.reduction_factor:
         rungs.add(rung)
-        rung *= search.reduction_factor
     return rungs
 
 

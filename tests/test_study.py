@@ -297,13 +297,15 @@ def test_halving_lets_the_best_part_go_on(
 @pytest.mark.parametrize(
     ("changes", "rungs"),
     [
-        ({"training.epochs": 9}, {3, 6}),
-        ({"training.epochs": 20}, {7, 14}),
-        ({"training.epochs": 20, "search.grace_epochs": 2, "search.reduction_factor": 3}, {2, 6, 18}),
+        ({"training.epochs": 9}, {3}),
+        ({"training.epochs": 20}, {7}),
+        ({"training.epochs": 20, "search.grace_epochs": 2}, {2, 4, 8}),
+        ({"training.epochs": 20, "search.grace_epochs": 2, "search.reduction_factor": 3}, {2, 6}),
+        ({"training.epochs": 20, "search.grace_epochs": 15}, {15}),
         ({"training.epochs": 20, "search.scheduler": "none"}, set()),
         ({"training.epochs": 1}, set()),
         ({"training.epochs": 4, "search.grace_epochs": 4}, set()),
-        ({"training.epochs": {"low": 3, "high": 12}}, {4, 8}),
+        ({"training.epochs": {"low": 3, "high": 16}}, {6}),
     ],
 )
 def test_rungs_are_where_the_configuration_says(
