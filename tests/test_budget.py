@@ -49,7 +49,7 @@ def test_training_ends_before_the_budget_does(clock: Clock) -> None:
 def test_more_to_score_leaves_less_time_to_train(clock: Clock) -> None:
     small, large = of(100, clock, test_images=0), of(100, clock, test_images=10_000)
     for each in (small, large):
-        each.note(result(1, 10, 1, images_per_second=2000))
+        each.note(result(1, 10, 1, images_per_second=1000))
     clock.now += 60
     assert not small.is_over()
     assert large.is_over()
