@@ -1,0 +1,70 @@
+"""The verbs of `convene`, one a file; the only place that prints."""
+
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from pipeline.cli.ensemble import ensemble
+from pipeline.cli.export import export
+from pipeline.cli.list import list_
+from pipeline.cli.predict import predict
+from pipeline.cli.printing import print_json
+from pipeline.cli.replay import replay
+from pipeline.cli.resume import resume
+from pipeline.cli.sweep import sweep
+from pipeline.cli.sync import sync
+from pipeline.cli.ui import ui
+from pipeline.errors import ConveneError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="convene", message="%(prog)s %(version)s")
+def convene() -> None:
+    """From labelled images to the best ensemble of convolutional networks that a budget can buy."""
+
+
+for verb in (sweep, resume, sync, ensemble, replay, export, predict, ui, list_):
+    convene.add_command(verb)
+
+
+def main() -> None:
+    """The command: 0 done, 1 the work failed, 2 what was asked is wrong, 130 interrupted."""
+    signal.signal(signal.SIGINT, _interrupt)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    as_json = "--json" in sys.argv[1:]
+    try:
+        convene.main(standalone_mode=False)
+    except click.UsageError as error:
+        if not as_json:
+            error.show()
+        _fail(error.format_message() if as_json else None, error.exit_code, as_json)
+    except ConveneError as error:
+        _fail(str(error), error.exit_code, as_json)
+    except (KeyboardInterrupt, click.Abort) as error:
+        # Click takes every interrupt for its own, and keeps the one that says how to go on as the cause.
+        _fail(str(error.__cause__ or error) or "interrupted", 130, as_json)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first Ctrl-C ends the work in good order, the second at once; both can be resumed from."""
+    signal.signal(signal.SIGINT, _exit_now)
+    raise KeyboardInterrupt
+
+
+def _exit_now(number: int, frame: FrameType | None) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")  # the cursor, which the live view had hidden
+        sys.stderr.flush()
+    os._exit(130)
+
+
+def _fail(message: str | None, exit_code: int, as_json: bool) -> None:
+    if as_json:
+        print_json({"error": message, "exit_code": exit_code})
+    elif message:
+        click.echo(f"convene: {message}", err=True)
+    sys.exit(exit_code)

@@ -1,0 +1,23 @@
+"""`convene sync`."""
+
+import click
+
+from pipeline.cli.options import common_options
+from pipeline.cli.printing import print_json
+
+
+@click.command()
+@click.argument("name")
+@common_options
+def sync(name: str, storage: str, as_json: bool) -> None:
+    """Write to MLflow what it lacks of the sweep NAME, and nothing twice."""
+    from pipeline import workflow
+    from pipeline.errors import WorkError
+
+    waiting = workflow.sync_sweep(name, storage=storage)
+    if waiting:
+        raise WorkError(f"MLflow did not take {waiting} records of {name}; try again: convene sync {name}")
+    if as_json:
+        print_json({"name": name, "waiting": 0})
+    else:
+        click.echo(f"MLflow has all of {name}")

@@ -1,0 +1,23 @@
+"""`convene ui`."""
+
+import click
+
+from pipeline.cli.options import common_options
+from pipeline.cli.printing import print_json
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@common_options
+def ui(host: str, port: int, storage: str, as_json: bool) -> None:
+    """Browse what was recorded in MLflow's own pages."""
+    from pipeline.server import Server
+    from pipeline.storage import Storage
+
+    server = Server(Storage(storage), host, port)
+    if as_json:
+        print_json({"url": server.url, "tracking_uri": server.tracking_uri})
+    else:
+        click.echo(server.url + ("  (Ctrl-C ends it)" if server.serves else ""))
+    server.serve()
