@@ -29,8 +29,12 @@ class TrialRecord:
 
     number: int
     configuration: Configuration
-    parameter_count: int
+    parameters: int
+    """Trained numbers in the network."""
     seconds: float
+    """Spent on training and validation, over all epochs."""
+    latency_ms: float | None
+    """What one image takes, once all epochs are done; see `Fit.latency_ms`."""
     epochs: tuple[Epoch, ...]
 
     @property

@@ -1,5 +1,6 @@
 """One network's fit, an epoch at a time. Knows of no search and no tracking."""
 
+import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from pipeline.datasets import TrainingData
 from pipeline.metrics import Epoch
 from pipeline.network import ConvNet, parameter_count
 
+_TIMED_IMAGES = 11
 _EVALUATION_BATCH = 512  # images; larger ones fall out of a CPU's cache and are slower
 
 
@@ -98,6 +100,17 @@ class Fit:
             metrics.accuracy(self.valid_logits, self._valid_labels),
             images_per_second,
         )
+
+    def latency_ms(self) -> float:
+        """Milliseconds that the network takes for one image: the median of eleven, on the trial's device."""
+        image = self._valid[:1]
+        logits(self.network, image, self._autocast())  # the first one also chooses its kernels
+        times = []
+        for _ in range(_TIMED_IMAGES):
+            start = time.perf_counter()
+            logits(self.network, image, self._autocast())  # its logits come to the CPU, so a GPU is done
+            times.append(time.perf_counter() - start)
+        return 1000 * statistics.median(times)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that the next epoch depends on beside the configuration, by name."""

@@ -92,6 +92,7 @@ class TrialWorker(tune.Trainable):
             self._configuration,
             self._fit.parameter_count,
             self._seconds,
+            self._fit.latency_ms() if len(self._epochs) == self._configuration.training.epochs else None,
             tuple(self._epochs),
         )
         checkpoint.save(self._sweep, record, self._fit)

@@ -44,7 +44,7 @@ def configuration(case: str) -> Configuration:
 def train(case: str, epochs: int = 1) -> tuple[TrialRecord, Fit]:
     fit = Fit(configuration(case), DATA)
     rows = tuple(fit.run_epoch() for _ in range(epochs))
-    return TrialRecord(17, configuration(case), fit.parameter_count, 0.25, rows), fit
+    return TrialRecord(17, configuration(case), fit.parameter_count, 0.25, None, rows), fit
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -124,7 +124,7 @@ def test_a_trial_that_never_finished_an_epoch_is_none(tmp_path: Path) -> None:
 
 def test_a_record_is_json_that_others_can_read(tmp_path: Path) -> None:
     rows = (Epoch(1, 0.5, 0.25, 0.75, 1000.0), Epoch(2, 1e-9, 1e9, 1.0, 0.1))
-    record = TrialRecord(12345, configuration("listed filters"), 10, 1.5, rows)
+    record = TrialRecord(12345, configuration("listed filters"), 10, 1.5, 0.5, rows)
     _, fit = train("listed filters")
     sweep = Storage(str(tmp_path))
     save(sweep, record, fit)

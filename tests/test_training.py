@@ -398,3 +398,11 @@ def test_what_a_rotation_brings_in_is_black() -> None:
     assert float(turned.max()) == pytest.approx(255)
     assert cast(float, turned[:, 0, 0, 0].min()) == 0
     torch.testing.assert_close(turned[:, :, 5:11, 5:11], torch.full((64, 1, 6, 6), 255.0))
+
+
+def test_latency_is_of_one_image_and_changes_nothing() -> None:
+    fit, same = Fit(configuration(), digits(100)), Fit(configuration(), digits(100))
+    fit.run_epoch()
+    same.run_epoch()
+    assert 0 < fit.latency_ms() < 10_000  # a network of a few thousand numbers, on however busy a machine
+    assert fit.run_epoch().valid_loss == same.run_epoch().valid_loss
