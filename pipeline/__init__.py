@@ -15,13 +15,8 @@ if TYPE_CHECKING:
     from pipeline.listing import list_sweeps
     from pipeline.prediction import predict
     from pipeline.record import Outcome
-    from pipeline.workflow import (
-        export_ensemble,
-        rebuild_ensemble,
-        resume_sweep,
-        run_sweep,
-        sync_sweep,
-    )
+    from pipeline.revisit import export_ensemble, rebuild_ensemble, sync_sweep
+    from pipeline.workflow import resume_sweep, run_sweep
 
 __all__ = [
     "InputError",
@@ -41,11 +36,11 @@ _HOMES = {
     "Outcome": "record",
     "WorkError": "errors",
     "predict": "prediction",
-    "export_ensemble": "workflow",
+    "export_ensemble": "revisit",
     "list_sweeps": "listing",
-    "rebuild_ensemble": "workflow",
+    "rebuild_ensemble": "revisit",
     "resume_sweep": "workflow",
-    "sync_sweep": "workflow",
+    "sync_sweep": "revisit",
     "run_sweep": "workflow",
 }
 

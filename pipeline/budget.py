@@ -38,7 +38,8 @@ class TimeBudget:
             raise InputError(
                 f"search.time_budget = {budget:g} s: the final stage alone takes about {_FINAL_SECONDS:g} s"
             )
-        self._end = None if budget is None else started + budget
+        self.end = None if budget is None else started + budget
+        """When the command is to end, in seconds of `time.monotonic`."""
         self._images = test_images * config.ensemble.size
         self._images_per_second = 0.0
         self._fastest: float | None = None
@@ -46,10 +47,10 @@ class TimeBudget:
     @property
     def _deadline(self) -> float:
         """When training must end: what the final stage takes is guessed from the speed of training."""
-        if self._end is None:
+        if self.end is None:
             return float("inf")
         scoring = self._images / self._images_per_second if self._images_per_second else 0.0
-        return self._end - _FINAL_SECONDS - _FINAL_PASSES * scoring
+        return self.end - _FINAL_SECONDS - _FINAL_PASSES * scoring
 
     def note(self, result: Mapping[str, Any]) -> None:
         """Learns from a result how fast training is, and from a trial's last one how long a trial takes."""

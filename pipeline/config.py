@@ -12,6 +12,8 @@ from pydantic import (
     Field,
     Strict,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 
 from pipeline.errors import InputError
@@ -44,6 +46,9 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Widths = Annotated[tuple[Annotated[int, Strict(), Field(ge=1)], ...], Strict(False)]
 Duration = Annotated[float, Field(gt=0), BeforeValidator(seconds)]
+
+
+Objective = Literal["valid_loss", "valid_accuracy", "parameters", "latency_ms", "seconds"]
 
 
 class Section(BaseModel):
@@ -157,10 +162,18 @@ class SearchConfig(Section):
     """Configurations to try."""
     time_budget: Duration | None = None
     """Seconds, or "30m", that the whole command may take; training ends early enough for the final stage."""
-    objective: Literal["valid_loss", "valid_accuracy"] = "valid_loss"
-    """What the search improves and what weak trials are stopped by."""
-    sampler: Literal["tpe", "random", "gp", "cmaes"] = "tpe"
-    """Optuna's sampler."""
+    objectives: Annotated[tuple[Objective, ...], Strict(False), Field(min_length=1)] = ("valid_loss",)
+    """What the search improves: `valid_loss`, `valid_accuracy`, `parameters`, `latency_ms` (one image) or
+    `seconds` (of training). Of several it seeks the best trade-offs; weak trials are stopped by the first
+    that is of validation."""
+    sampler: Literal["tpe", "random", "gp", "cmaes", "nsga2"] = "tpe"
+    """Optuna's sampler. `cmaes` takes one objective."""
+    start_from: str | None = None
+    """An earlier sweep under the same storage root, on the same images: its trials that lie in this space are
+    known from the start."""
+    try_first: Annotated[tuple[dict[str, dict[str, Any]], ...], Strict(False)] = ()
+    """Configurations to begin with, each as far as it is given: `[[search.try_first]]`, then
+    `network.depth = 3` and so on."""
     scheduler: Literal["asha", "none"] = "asha"
     """`asha` stops a trial that is not in the best 1/`reduction_factor` at a rung."""
     grace_epochs: Positive | None = None
@@ -179,6 +192,32 @@ class SearchConfig(Section):
     """Times that a trial is tried again after its worker died; it goes on from its last epoch."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the sampler."""
+
+    @field_validator("objectives")
+    @classmethod
+    def _of_validation(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        if not any(objective.startswith("valid_") for objective in objectives):
+            raise ValueError("one must be valid_loss or valid_accuracy")
+        if len(set(objectives)) < len(objectives):
+            raise ValueError("one stands there twice")
+        return objectives
+
+    @field_validator("sampler")
+    @classmethod
+    def _takes_objectives(cls, sampler: str, info: ValidationInfo) -> str:
+        if sampler == "cmaes" and len(info.data.get("objectives", ())) > 1:
+            raise ValueError("takes one objective; for several there are tpe, nsga2, gp and random")
+        return sampler
+
+    @property
+    def quality(self) -> Objective:
+        """The objective that weak trials are stopped and the complete ones ranked by."""
+        return next(objective for objective in self.objectives if objective.startswith("valid_"))
+
+    @property
+    def falls(self) -> bool:
+        """Whether less of that is better."""
+        return self.quality == "valid_loss"
 
 
 class EnsembleConfig(Section):
@@ -234,17 +273,22 @@ def validate(tables: Mapping[str, Mapping[str, Any]]) -> Configuration:
         raise InputError("\n".join(_complaints(error))) from None
 
 
-def check_keys(tables: Mapping[str, Any]) -> None:
+def default(section: str, field: str) -> Any:
+    """What a field is where nothing is said of it."""
+    return SECTIONS[section].model_fields[field].default
+
+
+def check_keys(tables: Mapping[str, Any], where: str = "") -> None:
     """Raises InputError for an unknown section or field, naming the nearest valid one."""
     for section, table in tables.items():
         if section not in SECTIONS:
-            raise InputError(f"[{section}]: no such section{nearest(section, SECTIONS)}")
+            raise InputError(f"{where}[{section}]: no such section{nearest(section, SECTIONS)}")
         if not isinstance(table, Mapping):
-            raise InputError(f"{section}: must be a table, [{section}], not {table!r}")
+            raise InputError(f"{where}{section}: must be a table, [{section}], not {table!r}")
         fields = SECTIONS[section].model_fields
         for field in table:
             if field not in fields:
-                raise InputError(f"{section}.{field}: no such key{_nearest_key(section, field)}")
+                raise InputError(f"{where}{section}.{field}: no such key{_nearest_key(section, field)}")
 
 
 def nearest(word: str, known: Mapping[str, Any] | list[str]) -> str:

@@ -55,4 +55,5 @@ def leaderboard(outcome: Outcome) -> tuple["pd.DataFrame", list[str]]:
     import pandas as pd
 
     kept = SweepRecord.open(Storage(outcome.storage), outcome.name)
-    return pd.read_parquet(kept.trials_table), list(kept.space.distributions)
+    table = pd.read_parquet(kept.trials_table)
+    return table, [name for name in kept.space.searched if name in table]

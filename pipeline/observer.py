@@ -1,7 +1,6 @@
 """Sees each result of a running sweep first: decides which trials stop, and tells all who should know."""
 
 import errno
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,16 +9,17 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
+from optuna.exceptions import StorageInternalError
 from ray import tune
 from ray.tune.experiment import Trial
 
 from pipeline import checkpoint
 from pipeline.budget import TimeBudget
-from pipeline.config import Configuration, SearchConfig
+from pipeline.config import SearchConfig
 from pipeline.errors import last_line
 from pipeline.metrics import Epoch
+from pipeline.opening import OpenSweep
 from pipeline.runs import TrialView
-from pipeline.storage import Storage
 from pipeline.study import State, Study
 from pipeline.tracking import Tracker
 
@@ -30,12 +30,16 @@ class Progress:
 
     trials: int
     """Trials asked for."""
+    objective: str
+    """The one of validation that trials are ranked by."""
+    end: float | None
+    """When the time budget ends, in seconds of `time.monotonic`."""
     running: int = 0
     complete: int = 0
     pruned: int = 0
     failed: int = 0
-    best: tuple[int, float | None] | None = None
-    """Number and objective of the best complete trial."""
+    best: tuple[int, float] | None = None
+    """Number of the best complete trial, and its objective of validation."""
     event: str = ""
     """What happened last, in a line."""
 
@@ -54,27 +58,28 @@ class Observer(tune.Callback, tune.Stopper):
 
     def __init__(
         self,
-        study: Study,
+        sweep: OpenSweep,
         tracker: Tracker,
-        sweep: Storage,
-        config: Configuration,
         budget: TimeBudget,
         watch: Callable[[Progress], None],
     ) -> None:
-        self._study, self._tracker, self._sweep = study, tracker, sweep
+        config, study, files = sweep.space.base, sweep.study, sweep.kept.files
+        self._study, self._tracker, self._files = study, tracker, files
         self._search, self._budget, self._watch = config.search, budget, watch
         self._keep = max(config.ensemble.keep, config.ensemble.size)
         self._views: dict[int, TrialView] = {}
         self._stops: dict[int, str] = {}
-        self._full: int | None = None
+        self._killed: Counter[int] = Counter()
+        self._fatal: Exception | None = None
+        """What ends the whole sweep, to be resumed: a full disk, or a study's database that is away."""
         ended = [trial.number for trial in study.trials() if trial.ended is not None]
-        self._with_network = {number for number in ended if checkpoint.has_network(sweep, number)}
+        self._with_network = {number for number in ended if checkpoint.has_network(files, number)}
         self._complete: dict[int, Epoch] = {}
         """Last epochs of the complete trials."""
-        for trial in study.ranked():
-            if record := checkpoint.load_record(sweep, trial.number):
-                self._complete[trial.number] = record.last
-        self.progress = _progress(study, config.search)
+        for number, _ in study.ranked():
+            if record := checkpoint.load_record(files, number):
+                self._complete[number] = record.last
+        self.progress = _progress(study, config.search, budget)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing for Tune to save: a sweep goes on from its study, not from Tune's state."""
@@ -87,8 +92,7 @@ class Observer(tune.Callback, tune.Stopper):
         number = trial.config["number"]
         if number in self._views:
             return
-        configuration = Configuration.model_validate_json(trial.config["configuration"])
-        self._show_trial(TrialView(number, configuration, started=time.time()))
+        self._show_trial(TrialView(number, self._study.settings(number), started=time.time()))
         self._show(f"trial {number} started")
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -98,10 +102,10 @@ class Observer(tune.Callback, tune.Stopper):
         if "epoch" not in result:
             return False
         number, epoch = result["number"], result["epoch"]
-        with self._noting_a_full_disk():
+        with self._noting_what_is_fatal():
             rows = self._new_epochs(number, result)
             for row in rows:
-                self._study.report(number, row.epoch, getattr(row, self._search.objective))
+                self._study.report(number, row.epoch, getattr(row, self._search.quality))
                 view = self._views[number]
                 self._show_trial(replace(view, epochs=(*view.epochs, row)))
             self._budget.note(result)
@@ -115,7 +119,7 @@ class Observer(tune.Callback, tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether all training has to end."""
-        return self._budget.is_over() or self._full is not None
+        return self._budget.is_over() or self._fatal is not None
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Ends a trial that was stopped, or that said itself that it is done."""
@@ -127,21 +131,31 @@ class Observer(tune.Callback, tune.Stopper):
         elif number in self._stops:
             self._end(number, "PRUNED", reason=self._stops[number])
         else:
-            self._end(number, "COMPLETE", value=result[self._search.objective])
+            self._end(number, "COMPLETE", values=[result[objective] for objective in self._search.objectives])
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Ends a trial whose worker died once too often."""
         self._end(trial.config["number"], "FAIL", reason=_worker_error(trial))
 
+    def note_killed(self, reason: str) -> None:
+        """Ray killed workers: the trial that was running, or one of several that will each be tried alone."""
+        if len(self._study.open_trials) > 1:
+            return
+        for number in self._study.open_trials:
+            self._killed[number] += 1
+            if self._killed[number] > self._search.retries:
+                self._end(number, "FAIL", reason=reason)
+
     def close(self) -> None:
         """Ends what Tune dropped without a word when time was over.
 
         Raises:
-            OSError: if a worker found the storage full; what was running then can be resumed.
+            OSError: if the storage is full; what was running then can be resumed.
+            StorageInternalError: if the study's database does not answer; likewise.
         """
-        if self._full is not None:
+        if self._fatal is not None:
             self.interrupt()
-            raise OSError(self._full, os.strerror(self._full))
+            raise self._fatal
         for number in self._study.open_trials:
             self._end(number, "PRUNED", reason=TimeBudget.REASON)
 
@@ -151,11 +165,11 @@ class Observer(tune.Callback, tune.Stopper):
             self._tracker.show(replace(view, state="PRUNED", reason="interrupted", ended=time.time()))
 
     def _end(
-        self, number: int, state: State, *, value: float | None = None, reason: str | None = None
+        self, number: int, state: State, *, values: list[float] | None = None, reason: str | None = None
     ) -> None:
-        with self._noting_a_full_disk():
-            self._study.tell(number, state, value, reason)
-        if self._full is not None:
+        with self._noting_what_is_fatal():
+            self._study.tell(number, state, values, reason)
+        if self._fatal is not None:
             return
         view = self._views.pop(number, None)
         if view and state == "COMPLETE":
@@ -163,18 +177,20 @@ class Observer(tune.Callback, tune.Stopper):
         self._forget_networks(number)
         if view:
             self._tracker.show(replace(view, state=state, reason=reason, ended=time.time()))
-        self.progress = _progress(self._study, self._search)
+        self.progress = _progress(self._study, self._search, self._budget)
         self._show(f"trial {number} {state}" + (f": {reason}" if reason else ""))
 
     @contextmanager
-    def _noting_a_full_disk(self) -> Iterator[None]:
+    def _noting_what_is_fatal(self) -> Iterator[None]:
         """Tune would take the error for a trial's; it is the sweep's, which then ends to be resumed."""
         try:
             yield
+        except StorageInternalError as error:
+            self._fatal = error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            self._full = error.errno
+            self._fatal = error
 
     def _forget_networks(self, ended: int) -> None:
         """Keeps the networks of the best complete trials alone: those that an ensemble could still take."""
@@ -186,7 +202,7 @@ class Observer(tune.Callback, tune.Stopper):
         by_accuracy = sorted(last, key=lambda number: (-last[number].valid_accuracy, number))
         kept = {*by_loss[: self._keep], *by_accuracy[: self._keep]}
         for number in self._with_network - kept:
-            checkpoint.forget_network(self._sweep, number)
+            checkpoint.forget_network(self._files, number)
         self._with_network &= kept
 
     def _reason_to_stop(self, number: int, rows: list[Epoch], result: dict[str, Any]) -> str | None:
@@ -207,7 +223,7 @@ class Observer(tune.Callback, tune.Stopper):
         if epoch == known + 1:
             return [Epoch(**{field.name: result[field.name] for field in fields(Epoch)})]
         # The process that went before, or a worker that died, left more than it told of.
-        record = checkpoint.load_record(self._sweep, number)
+        record = checkpoint.load_record(self._files, number)
         assert record, "a worker writes the record before it tells of an epoch"
         return list(record.epochs[known:epoch])
 
@@ -226,14 +242,16 @@ def _worker_error(trial: Trial) -> str:
     return last_line(noted.read_text()) if noted and noted.exists() else "its worker died"
 
 
-def _progress(study: Study, search: SearchConfig) -> Progress:
+def _progress(study: Study, search: SearchConfig, budget: TimeBudget) -> Progress:
     """The study's counts and best."""
     states = Counter(trial.state for trial in study.trials())
     ranked = study.ranked()
     return Progress(
         search.trials,
+        search.quality,
+        budget.end,
         complete=states["COMPLETE"],
         pruned=states["PRUNED"],
         failed=states["FAIL"],
-        best=(ranked[0].number, ranked[0].value) if ranked else None,
+        best=ranked[0] if ranked else None,
     )

@@ -7,7 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -46,6 +46,8 @@ class About:
     test_sha256: str
     versions: dict[str, str]
     """Of Python and the libraries that the result depends on."""
+    study: str = ""
+    """The database of the Optuna study, without a password; empty where it is in the sweep's folder."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ class Outcome:
     """Folder of the exported ensemble."""
     storage: str
     """The storage root."""
+    taken: int = 0
+    """Trials of an earlier sweep that the search knew from the start."""
+    pareto: list[dict[str, Any]] = field(default_factory=list)
+    """Of several objectives: the trials that none beats in all, with their values."""
 
 
 @final
@@ -175,6 +181,10 @@ class SweepRecord:
     def space(self) -> SearchSpace:
         """The search space as resolved when the sweep began."""
         return search_space.parse(self.files.read(_SPACE).decode(), source=str(self.files.local(_SPACE)))
+
+    def write_space(self, space: SearchSpace) -> None:
+        """Replaces it: a sweep may be enlarged."""
+        self.files.write(_SPACE, space.to_toml().encode())
 
     @property
     def space_file(self) -> Path:

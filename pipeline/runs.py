@@ -34,7 +34,8 @@ class TrialView:
     """A trial as MLflow is to show it."""
 
     number: int
-    configuration: Configuration
+    settings: Mapping[str, Any]
+    """Values of [network] and [training] by dotted name; those that do not apply are not there."""
     started: float
     """Seconds since 1970."""
     ended: float | None = None
@@ -117,8 +118,10 @@ class SweepRuns:
             self.parent = self._create(self._about.name, "sweep", _now())
         else:
             self._connect().update_run(self.parent, "RUNNING")
-        # Parameters and inputs that are there already are taken again without harm.
-        self._log(self.parent, flatten(self._configuration, "data", "search", "ensemble"))
+        # MLflow's parameters stay as they were first; a sweep that goes on may have more trials or time.
+        has = {} if self._fresh else self._connect().get_run(self.parent).data.params
+        settings = flatten(self._configuration, "data", "search", "ensemble")
+        self._log(self.parent, {name: value for name, value in settings.items() if name not in has})
         self._log_dataset(self.parent)
 
     def show_trial(self, view: TrialView) -> None:
@@ -136,7 +139,7 @@ class SweepRuns:
     def _start(self, view: TrialView) -> _Shown:
         name = f"{self._about.name}/{view.number:03d}"
         run_id = self._create(name, str(view.number), round(view.started * 1000))
-        self._log(run_id, flatten(view.configuration, "network", "training"))
+        self._log(run_id, view.settings)
         self._log_dataset(run_id)
         return _Shown(run_id)
 
@@ -147,7 +150,7 @@ class SweepRuns:
             return None
         client = self._connect()
         run = client.get_run(run_id)
-        self._log(run_id, flatten(view.configuration, "network", "training"))
+        self._log(run_id, view.settings)
         self._log_dataset(run_id)
         if view.ended is None and run.info.status != "RUNNING":
             client.update_run(run_id, "RUNNING")  # it goes on
@@ -183,7 +186,11 @@ class SweepRuns:
         client.set_terminated(run_id, "FINISHED")
 
     def end_sweep(
-        self, status: str, scored: ScoredEnsemble | None = None, files: tuple[Path, ...] = ()
+        self,
+        status: str,
+        scored: ScoredEnsemble | None = None,
+        files: tuple[Path, ...] = (),
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         """Closes the sweep's run, with its scores and files where it came to them."""
         client = self._connect()
@@ -191,6 +198,8 @@ class SweepRuns:
         assert self.parent, "the sweep's run is the first thing that is written"
         for file in files:
             client.log_artifact(self.parent, str(file))
+        for name, value in (tags or {}).items():
+            client.set_tag(self.parent, name, value)
         if scored:
             has = client.get_run(self.parent).data.metrics
             now = {**_scores(scored), "best_single_test_accuracy": scored.best_single.test_accuracy}

@@ -1,30 +1,22 @@
 """A TOML file read as fixed values and searched ones: a bare value is fixed, a table is searched."""
 
 import json
-import math
+import re
 import tomllib
-import types
-import typing
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution
 
-from pipeline.config import SECTIONS, Configuration, check_keys, nearest, validate
+from pipeline.config import Configuration, check_keys, default, flatten, validate
 from pipeline.errors import InputError
-
-SEARCHABLE = ("network", "training")
-_RANGE_KEYS = ("low", "high", "log", "step")
+from pipeline.searched import SEARCHABLE, Searched, decoded, normal, read_table, with_conditions
 
 Tables = dict[str, dict[str, Any]]
+
+_NOTHING = object()  # equals no parameter
 
 
 @dataclass(frozen=True)
@@ -32,22 +24,72 @@ class SearchSpace:
     """Everything that a search-space file says.
 
     `tables` is the file as resolved, ready to be written; `base` has the fixed values, with a valid one
-    in each searched place; `distributions` holds the searched ones by dotted name.
+    in each searched place; `searched` has the rest by dotted name, each after those that it depends on.
     """
 
     tables: Tables
     base: Configuration
-    distributions: dict[str, BaseDistribution]
+    searched: dict[str, Searched]
+    try_first: tuple[dict[str, Any], ...] = ()
+    """Parameters, not all of them perhaps, of the first trials."""
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """What each searched parameter is drawn from."""
+        return {name: searched.distribution for name, searched in self.searched.items()}
+
+    def applies(self, name: str, parameters: Mapping[str, Any]) -> bool:
+        """Whether a searched parameter means anything beside these, which it depends on."""
+        return all(
+            parameters.get(other, _NOTHING) in values for other, values in self.searched[name].when.items()
+        )
+
+    def applicable(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the parameters that mean something beside the others."""
+        kept: dict[str, Any] = {}
+        for name in self.searched:
+            if name in parameters and self.applies(name, kept):
+                kept[name] = parameters[name]
+        return kept
 
     def configuration(self, parameters: Mapping[str, Any], number: int) -> Configuration:
-        """The complete configuration of trial `number` at the sampled `parameters` (dotted names)."""
+        """The complete configuration of trial `number` at the sampled `parameters` (dotted names).
+
+        A parameter with a condition that is not among them has its default.
+        """
         dump = self.base.model_dump()
-        for name, value in parameters.items():
+        for name, searched in self.searched.items():
             section, field = name.split(".")
-            dump[section][field] = _decoded(value)
+            if name in parameters:
+                dump[section][field] = decoded(parameters[name])
+            elif searched.when:
+                dump[section][field] = default(section, field)
         if dump["training"]["seed"] is None:
             dump["training"]["seed"] = dump["search"]["seed"] + number
         return Configuration.model_validate(dump)
+
+    def settings(self, parameters: Mapping[str, Any], number: int) -> dict[str, Any]:
+        """Values of [network] and [training] by dotted name, without those that do not apply."""
+        values = flatten(self.configuration(parameters, number), *SEARCHABLE)
+        return {
+            name: value
+            for name, value in values.items()
+            if name in parameters or name not in self.searched or not self.searched[name].when
+        }
+
+    def parameters(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The parameters that give these settings, or None where no configuration of the space does."""
+        parameters: dict[str, Any] = {}
+        fixed = flatten(self.base, *SEARCHABLE)
+        for name in (*self.searched, *(name for name in fixed if name not in self.searched)):
+            if name in self.searched and self.applies(name, parameters):
+                found = self.searched[name].parameter(name, settings.get(name))
+                if found is None:
+                    return None
+                parameters[name] = found
+            elif name not in self.searched and name != "training.seed" and fixed[name] != settings.get(name):
+                return None
+        return parameters
 
     def to_toml(self) -> str:
         """The file as resolved: reading it back gives the same space."""
@@ -101,20 +143,48 @@ def build(tables: Mapping[str, Any]) -> SearchSpace:
         InputError: naming the field, the value and what is allowed.
     """
     check_keys(tables)
-    distributions: dict[str, BaseDistribution] = {}
+    given: dict[str, Mapping[str, Any]] = {}
     fixed: Tables = {}
     for section, table in tables.items():
         fixed[section] = {}
         for field, value in table.items():
             if isinstance(value, Mapping):
-                name = f"{section}.{field}"
-                candidates, distributions[name] = _searched(section, field, value)
-                for candidate in candidates:
-                    _check(section, field, candidate, value)
-                value = candidates[0]
-            fixed[section][field] = value
+                given[f"{section}.{field}"] = value
+            else:
+                fixed[section][field] = value
+    tables_read = {name: read_table(name, table) for name, table in given.items()}
+    for name, each in tables_read.items():
+        section, field = name.split(".")
+        fixed[section][field] = each.allowed[0]
+    base = validate(fixed)
     resolved = {section: dict(table) for section, table in tables.items()}
-    return SearchSpace(resolved, validate(fixed), distributions)
+    conditional = with_conditions(tables_read, flatten(base, *SEARCHABLE))
+    space = SearchSpace(resolved, base, conditional)
+    return replace(space, try_first=tuple(_first_trials(space)))
+
+
+def _first_trials(space: SearchSpace) -> Iterator[dict[str, Any]]:
+    """The parameters of `search.try_first`, each checked to be in the space."""
+    for index, tables in enumerate(space.base.search.try_first):
+        entry = f"search.try_first[{index}]"
+        check_keys(tables, f"{entry}: ")
+        values = {
+            f"{section}.{field}": value for section, table in tables.items() for field, value in table.items()
+        }
+        for name in values:
+            if name not in space.searched:
+                raise InputError(f"{entry}: {name} is not searched; there are {', '.join(space.searched)}")
+        found: dict[str, Any] = {}
+        for name, searched in space.searched.items():
+            if name not in values:
+                continue
+            if not space.applies(name, found):
+                raise InputError(f"{entry}: {name} applies only when {_toml(searched.given['when'])}")
+            parameter = searched.parameter(name, normal(name, values[name]))
+            if parameter is None:
+                raise InputError(f"{entry}: {name} = {values[name]!r}: must be in {_toml(searched.given)}")
+            found[name] = parameter
+        yield found
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -132,95 +202,14 @@ def parse_override(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip()
 
 
-def _searched(section: str, field: str, table: Mapping[str, Any]) -> tuple[list[Any], BaseDistribution]:
-    """The values to check against the field's own rules, and the distribution."""
-    name = f"{section}.{field}"
-    if section not in SEARCHABLE:
-        raise InputError(f"{name}: only [network] and [training] are searched; give one value")
-    for key in table:
-        if key not in ("choices", *_RANGE_KEYS):
-            raise InputError(f"{name}.{key}: no such key{nearest(key, ['choices', *_RANGE_KEYS])}")
-    if "choices" in table:
-        if len(table) > 1:
-            raise InputError(
-                f"{name}: choices stand alone, without {', '.join(sorted(set(table) - {'choices'}))}"
-            )
-        return _choices(name, table["choices"])
-    return _range(name, _numeric_type(section, field), table)
-
-
-def _choices(name: str, choices: object) -> tuple[list[Any], BaseDistribution]:
-    if not isinstance(choices, list) or not choices:
-        raise InputError(f"{name}.choices = {choices!r}: must be a list of at least one value")
-    encoded = [_encoded(choice) for choice in choices]
-    if len(set(encoded)) < len(encoded):
-        raise InputError(f"{name}.choices = {choices!r}: a value stands there twice")
-    return choices, CategoricalDistribution(encoded)
-
-
-def _range(name: str, kind: type | None, table: Mapping[str, Any]) -> tuple[list[Any], BaseDistribution]:
-    if kind is None:
-        raise InputError(f"{name} = {dict(table)!r}: is not a number; search it with choices = [...]")
-    missing = [key for key in ("low", "high") if key not in table]
-    if missing:
-        raise InputError(f"{name} = {dict(table)!r}: needs {' and '.join(missing)}, or choices")
-    low, high, log, step = table["low"], table["high"], table.get("log", False), table.get("step")
-    if not isinstance(log, bool):
-        raise InputError(f"{name}.log = {log!r}: must be true or false")
-    allowed = (int,) if kind is int else (int, float)
-    for key, value in (("low", low), ("high", high), ("step", step)):
-        if key in table and (isinstance(value, bool) or not isinstance(value, allowed)):
-            raise InputError(f"{name}.{key} = {value!r}: must be {'a whole' if kind is int else 'a'} number")
-    if not low < high:
-        raise InputError(f"{name}: low = {low!r} must be less than high = {high!r}")
-    if log and low <= 0:
-        raise InputError(f"{name}: low = {low!r} must be more than 0 where log = true")
-    if step is not None and (log or not 0 < step < math.inf):
-        raise InputError(f"{name}.step = {step!r}: must be more than 0, and not with log = true")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna's, where the last step ends before `high`
-        try:
-            if kind is int:
-                return [low, high], IntDistribution(low, high, log=log, step=1 if step is None else step)
-            return [low, high], FloatDistribution(float(low), float(high), log=log, step=step)
-        except ArithmeticError:  # from 400 digits, or a step of 1e-300
-            raise InputError(f"{name} = {dict(table)!r}: these numbers are too far apart") from None
-
-
-def _numeric_type(section: str, field: str) -> type | None:
-    """The field's type where it is int or float, looked for through Optional."""
-    annotation = SECTIONS[section].model_fields[field].annotation
-    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    options = typing.get_args(annotation) if union else (annotation,)
-    for option in options:
-        while typing.get_origin(option) is typing.Annotated:
-            option = typing.get_args(option)[0]
-        if option in (int, float):
-            return typing.cast(type, option)
-    return None
-
-
-def _check(section: str, field: str, candidate: object, table: Mapping[str, Any]) -> None:
-    if isinstance(candidate, Mapping):
-        raise InputError(f"{section}.{field} = {dict(table)!r}: a choice cannot be a table")
-    validate({section: {field: candidate}})
-
-
-def _encoded(choice: object) -> str | int | float | bool:
-    """Optuna's categories are scalars, so a list stands there as JSON."""
-    if isinstance(choice, str | int | float | bool):
-        return choice
-    return json.dumps(choice, default=str)
-
-
-def _decoded(value: Any) -> Any:
-    return tuple(json.loads(value)) if isinstance(value, str) and value.startswith("[") else value
-
-
 def _toml(value: object) -> str:
     """A value as inline TOML. JSON's strings, numbers, booleans and lists are TOML's."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)

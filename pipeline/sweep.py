@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any, final
 
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.search import Searcher
 
 from pipeline.budget import TimeBudget
 from pipeline.cluster import Resources
-from pipeline.config import Configuration, SearchConfig
-from pipeline.datasets import TrainingData
+from pipeline.config import SearchConfig
+from pipeline.errors import last_line
 from pipeline.observer import Observer, Progress
-from pipeline.storage import Storage
+from pipeline.opening import OpenSweep
 from pipeline.study import Study
 from pipeline.tracking import Tracker
 from pipeline.worker import TrialWorker
@@ -33,9 +34,10 @@ _TUNE_ENVIRONMENT = {
 class _StudySearcher(Searcher):
     """Hands out trials: first those that were cut off, then new ones while they and the time last."""
 
-    def __init__(self, study: Study, search: SearchConfig, budget: TimeBudget) -> None:
+    def __init__(self, study: Study, search: SearchConfig, budget: TimeBudget, *, new: bool) -> None:
         super().__init__()
-        self._study, self._trials, self._budget = study, search.trials, budget
+        self._study, self._budget = study, budget
+        self._trials = search.trials if new else 0
         self._cut_off = study.reopen()
 
     def suggest(self, trial_id: str) -> Any:
@@ -62,52 +64,65 @@ class _StudySearcher(Searcher):
 
 
 def run(
-    config: Configuration,
+    sweep: OpenSweep,
     resources: Resources,
-    study: Study,
-    data: TrainingData,
-    sweep: Storage,
     tracker: Tracker,
     *,
     budget: TimeBudget,
     watch: Callable[[Progress], None],
-) -> Progress:
-    """Runs the study's trials to the end or the end of the budget; what they leave is under `sweep`.
+) -> None:
+    """Runs the trials of a sweep's study to the end or the end of the budget; they are left in its folder.
 
-    Trials that an earlier process left running go on first, from their last epoch.
-
-    Returns:
-        The counts at the end.
+    Trials that an earlier process left running go on first, from their last epoch. After Ray has killed
+    workers, those that were running go on one by one, so that one that is too large dies alone.
     """
     os.environ.update(_TUNE_ENVIRONMENT)
-    search = config.search
-    observer = Observer(study, tracker, sweep, config, budget, watch)
+    search = sweep.space.base.search
+    observer = Observer(sweep, tracker, budget, watch)
+    alone = False
+    try:
+        while True:
+            searcher = _StudySearcher(sweep.study, search, budget, new=not alone)
+            try:
+                _tune(sweep, searcher, observer, 1 if alone else resources.concurrency)
+            except RuntimeError as error:
+                # Tune gives up where Ray itself ends a worker, to save memory or with its node.
+                if not isinstance(error.__cause__, RayError):
+                    raise
+                observer.note_killed(last_line(error.__cause__))
+                alone = True
+                continue
+            if not alone:
+                break
+            alone = False
+    except (KeyboardInterrupt, SystemExit):  # Ray makes a SystemExit of SIGTERM
+        observer.interrupt()
+        raise
+    observer.close()
+    sweep.study.end_search()
+
+
+def _tune(sweep: OpenSweep, searcher: Searcher, observer: Observer, concurrency: int) -> None:
+    search, data = sweep.space.base.search, sweep.dataset.for_training
     device = "cuda" if search.gpus_per_trial else "cpu"
     threads = max(1, int(search.cpus_per_trial))
     worker = tune.with_resources(
-        tune.with_parameters(TrialWorker, sweep=sweep, data=data, device=device, threads=threads),
+        tune.with_parameters(TrialWorker, sweep=sweep.kept.files, data=data, device=device, threads=threads),
         {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
     )
     with tempfile.TemporaryDirectory(prefix="convene-tune-") as scratch:
-        try:
-            # Not tune.Tuner: it pickles searcher and callbacks for a restore that the study makes needless.
-            tune.run(
-                worker,
-                name="trials",
-                storage_path=scratch,
-                search_alg=_StudySearcher(study, search, budget),
-                num_samples=search.trials,
-                max_concurrent_trials=resources.concurrency,
-                max_failures=search.retries,
-                reuse_actors=True,
-                callbacks=[observer],
-                stop=observer,
-                raise_on_failed_trial=False,
-                verbose=0,
-            )
-        except (KeyboardInterrupt, SystemExit):  # Ray makes a SystemExit of SIGTERM
-            observer.interrupt()
-            raise
-    observer.close()
-    study.end_search()
-    return observer.progress
+        # Not tune.Tuner: it pickles searcher and callbacks for a restore that the study makes needless.
+        tune.run(
+            worker,
+            name="trials",
+            storage_path=scratch,
+            search_alg=searcher,
+            num_samples=search.trials,
+            max_concurrent_trials=concurrency,
+            max_failures=search.retries,
+            reuse_actors=True,
+            callbacks=[observer],
+            stop=observer,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )

@@ -26,12 +26,11 @@ _LEADERBOARD_ROWS = 10
 class LiveView:
     """A sweep's progress: redrawn in place on a terminal, a plain line for each ended trial elsewhere."""
 
-    def __init__(self, console: Console, objective: str, time_budget: float | None) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._objective = objective
         self._entered = time.monotonic()
-        self._first: float | None = None
-        self._budget = time_budget
+        self._first: tuple[float, int] | None = None
+        """When training began, and how many trials were done by then: a resumed sweep has some."""
         self._progress: Progress | None = None
         self._done = 0
         self._live = Live(console=console, get_renderable=self._draw, transient=True)
@@ -48,7 +47,7 @@ class LiveView:
     def __call__(self, progress: "Progress") -> None:
         """Takes note of an event."""
         self._progress = progress
-        self._first = self._first or time.monotonic()
+        self._first = self._first or (time.monotonic(), progress.done)
         if not self._console.is_terminal and progress.done > self._done:
             self._console.print(
                 f"{progress.event}  [{self._summary(progress)}]", markup=False, soft_wrap=True
@@ -63,17 +62,18 @@ class LiveView:
             parts.append(f"{progress.failed} failed")
         if progress.best:
             number, value = progress.best
-            parts.append(f"best {self._objective} {value:.4f} (trial {number})")
+            parts.append(f"best {progress.objective} {value:.4f} (trial {number})")
         left = self._seconds_left(progress)
         return ", ".join([*parts, f"about {duration(left)} left"] if left is not None else parts)
 
     def _seconds_left(self, progress: "Progress") -> float | None:
-        """By the pace since the first trial began, and never past the time budget."""
+        """By the pace since training began, and never past the time budget."""
         now = time.monotonic()
-        to_budget = None if self._budget is None else max(0.0, self._entered + self._budget - now)
-        if not progress.done or self._first is None:
+        to_budget = None if progress.end is None else max(0.0, progress.end - now)
+        began, before = self._first or (now, 0)
+        if progress.done == before:
             return to_budget
-        by_pace = (now - self._first) / progress.done * (progress.trials - progress.done)
+        by_pace = (now - began) / (progress.done - before) * (progress.trials - progress.done)
         return by_pace if to_budget is None else min(by_pace, to_budget)
 
     def _draw(self) -> RenderableType:

@@ -5,7 +5,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import final
 
@@ -101,10 +101,12 @@ class Tracker:
         """Hands over a trial; an older picture of it that was not written yet is dropped."""
         self._put(view.number, lambda: self._runs.show_trial(view))
 
-    def show_result(self, scored: ScoredEnsemble, export: Path, files: Iterable[Path]) -> None:
-        """Hands over the ensemble, its scores and the sweep's files, and ends the sweep's run."""
+    def show_result(
+        self, scored: ScoredEnsemble, export: Path, files: Iterable[Path], tags: Mapping[str, str]
+    ) -> None:
+        """Hands over the ensemble, its scores and the sweep's files and tags, and ends the sweep's run."""
         self._put("ensemble", lambda: self._runs.show_ensemble(scored, export))
-        self._put("end", lambda: self._runs.end_sweep("FINISHED", scored, tuple(files)))
+        self._put("end", lambda: self._runs.end_sweep("FINISHED", scored, tuple(files), tags))
 
     def end(self, status: str) -> None:
         """Ends the sweep's run without a result."""

@@ -45,11 +45,10 @@ class TrialWorker(tune.Trainable):
         from pipeline.training import DivergenceError
 
         epochs = self._configuration.training.epochs
-        if self._fit is None:
-            self._start()
+        fit = self._fit or self._start()
         try:
             if len(self._epochs) < epochs:
-                self._train()
+                self._train(fit)
         except DivergenceError as error:
             return {"failure": str(error), "done": True}
         except OSError as error:
@@ -62,6 +61,8 @@ class TrialWorker(tune.Trainable):
             "number": self._number,
             "epochs": epochs,
             "seconds": self._seconds,
+            "parameters": fit.parameter_count,
+            "latency_ms": self._latency_ms,
             "done": last.epoch == epochs,
         }
 
@@ -71,28 +72,32 @@ class TrialWorker(tune.Trainable):
         self._fit = None
         self._epochs: list[Epoch] = []
         self._seconds = 0.0
+        self._latency_ms: float | None = None
 
-    def _start(self) -> None:
+    def _start(self) -> "Fit":
         """Begins the trial, or goes on where an earlier attempt was cut off."""
         from pipeline.training import Fit
 
-        self._fit = Fit(self._configuration, self._data, self._device)
+        self._fit = fit = Fit(self._configuration, self._data, self._device)
         if record := checkpoint.load_record(self._sweep, self._number):
-            record = checkpoint.load_state(self._sweep, record, self._fit)
+            record = checkpoint.load_state(self._sweep, record, fit)
             self._epochs = list(record.epochs)
             self._seconds = record.seconds
+            self._latency_ms = record.latency_ms
+        return fit
 
-    def _train(self) -> None:
-        assert self._fit
+    def _train(self, fit: "Fit") -> None:
         begin = time.perf_counter()
-        self._epochs.append(self._fit.run_epoch())
+        self._epochs.append(fit.run_epoch())
         self._seconds += time.perf_counter() - begin
+        if len(self._epochs) == self._configuration.training.epochs:
+            self._latency_ms = fit.latency_ms()
         record = checkpoint.TrialRecord(
             self._number,
             self._configuration,
-            self._fit.parameter_count,
+            fit.parameter_count,
             self._seconds,
-            self._fit.latency_ms() if len(self._epochs) == self._configuration.training.epochs else None,
+            self._latency_ms,
             tuple(self._epochs),
         )
-        checkpoint.save(self._sweep, record, self._fit)
+        checkpoint.save(self._sweep, record, fit)

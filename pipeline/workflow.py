@@ -1,34 +1,34 @@
-"""What people come for, from beginning to end: sweep, ensemble, export, list. Prints nothing."""
+"""What people come for, from beginning to end: a sweep, begun, finished or enlarged. Prints nothing."""
 
 import errno
-import importlib.metadata
-import platform
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import datasets, geometry, record, search_space
+from optuna.exceptions import StorageInternalError
+
+from pipeline import datasets, opening, record, search_space
 from pipeline.budget import TimeBudget
-from pipeline.config import Configuration
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError, Interrupted, WorkError
+from pipeline.opening import DEFAULT_STORAGE, OpenSweep, open_sweep
 from pipeline.record import About, SweepRecord
 from pipeline.search_space import SearchSpace
 from pipeline.storage import Storage
-from pipeline.study import Study, any_admissible
+from pipeline.study import KnownTrial, Study, known_trials
+from pipeline.study_place import shown
 
 if TYPE_CHECKING:
     from pipeline.cluster import Resources
     from pipeline.observer import Progress
     from pipeline.record import Outcome
-    from pipeline.replay import ReplayedEpoch
     from pipeline.tracking import Tracker
 
-DEFAULT_STORAGE = "mlruns"
+Watch = Callable[["Progress"], None]
 
 
 def run_sweep(
@@ -38,7 +38,7 @@ def run_sweep(
     storage: str | Path = DEFAULT_STORAGE,
     overrides: Mapping[str, Any] | None = None,
     address: str | None = None,
-    watch: Callable[["Progress"], None] = lambda progress: None,
+    watch: Watch = lambda progress: None,
 ) -> "Outcome":
     """Searches, tracks, selects, scores once on the test set and exports.
 
@@ -70,36 +70,44 @@ def run_sweep(
 
     where = tracking.place(store)
     dataset = datasets.load(config.data)
-    misfit = _misfit(space, dataset)
+    misfit = opening.misfit_of(space, dataset)
+    known = _known(space, dataset, store)
     budget = TimeBudget(started, config, test_images=len(dataset.test))
     with cluster.join(address, config.search) as resources:
         name = name or record.free_name(store, stem)
         # A path is kept whole, for a resume from another folder.
         space = search_space.override(space, {"data.source": dataset.source})
-        kept = SweepRecord.create(store, name, space, _about(name, dataset))
-        with (
-            kept.exclusive(),
-            _resumable(kept),
-            tracking.Tracker(SweepRuns(where, kept.about, dataset, config, fresh=True)) as tracker,
-        ):
-            study = Study(space, misfit, kept.journal, name)
-            _search(kept, space, dataset, study, resources, tracker, budget, watch)
-            outcome = _finish(kept, space, dataset, study, tracker, started)
-    return _with_waiting(kept, outcome, tracker)
+        about = _about(name, dataset)
+        place, study_name = opening.study_place(SweepRecord(store, name), about)
+        place.check()
+        kept = SweepRecord.create(store, name, space, about)
+        with kept.exclusive(), _resumable(kept):
+            study = Study(space, misfit, place, study_name)
+            if config.search.start_from:
+                study.take(config.search.start_from, known)
+            sweep = OpenSweep(kept, space, dataset, study)
+            with tracking.Tracker(SweepRuns(where, about, dataset, config, fresh=True)) as tracker:
+                _search(sweep, resources, tracker, budget, watch)
+                outcome = _finish(sweep, tracker, started)
+    return _closed(sweep, outcome, tracker)
 
 
 def resume_sweep(
     name: str,
     *,
+    more: int = 0,
     storage: str | Path = DEFAULT_STORAGE,
+    overrides: Mapping[str, Any] | None = None,
     address: str | None = None,
-    watch: Callable[["Progress"], None] = lambda progress: None,
+    watch: Watch = lambda progress: None,
 ) -> tuple["Outcome", bool]:
     """Finishes a sweep that was cut off: the same trials, numbers and runs, each from its last epoch.
 
     Args:
         name: of the sweep.
+        more: trials beyond those that it was asked for; with some, a finished sweep goes on too.
         storage: the storage root that it is under.
+        overrides: values by dotted name for this time alone: of `search.time_budget`, `search.concurrency`.
         address: as for `run_sweep`.
         watch: as for `run_sweep`.
 
@@ -107,210 +115,97 @@ def resume_sweep(
         The outcome, and whether there was anything left to do: a finished sweep is left as it is.
 
     Raises:
-        InputError: if there is no such sweep, or its data has changed.
+        InputError: if there is no such sweep, its data has changed, or an argument is not allowed.
         WorkError: as for `run_sweep`.
     """
     started = time.monotonic()
-    kept, space, dataset, study = _open(name, storage)
-    if (result := kept.result) and study.has_ended:
+    if more < 0:
+        raise InputError(f"more = {more}: must be at least 0")
+    sweep = open_sweep(name, storage, overrides, more=more)
+    if (result := sweep.kept.result) and sweep.study.has_ended and not more:
         return result, False
 
     from pipeline import cluster
+    from pipeline.revisit import tracker_of
 
-    budget = TimeBudget(started, space.base, test_images=len(dataset.test))
+    kept, config = sweep.kept, sweep.space.base
+    budget = TimeBudget(started, config, test_images=len(sweep.dataset.test))
     with ExitStack() as stack:
         stack.enter_context(kept.exclusive())
         resources = None
-        if not study.has_ended:
-            resources = stack.enter_context(cluster.join(address, space.base.search))
+        if more or not sweep.study.has_ended:
+            resources = stack.enter_context(cluster.join(address, config.search))
         stack.enter_context(_resumable(kept))
-        tracker = stack.enter_context(_reopened_tracker(kept, space, dataset, study))
+        if more:
+            kept.write_space(search_space.override(kept.space, {"search.trials": config.search.trials}))
+            sweep.study.end_search(False)
+        tracker = stack.enter_context(tracker_of(sweep))
         if resources:
-            _search(kept, space, dataset, study, resources, tracker, budget, watch)
-        outcome = _finish(kept, space, dataset, study, tracker, started)
-    return _with_waiting(kept, outcome, tracker), True
-
-
-def sync_sweep(name: str, *, storage: str | Path = DEFAULT_STORAGE) -> int:
-    """Writes to MLflow what it lacks of a sweep, and nothing twice.
-
-    Returns:
-        How many records it did not take.
-
-    Raises:
-        InputError: if there is no such sweep, its data has changed, or the server does not answer.
-    """
-    kept, space, dataset, study = _open(name, storage)
-
-    from pipeline.final import scored
-
-    with kept.exclusive(), _reopened_tracker(kept, space, dataset, study, ends=False) as tracker:
-        if result := kept.result:
-            tracker.show_result(scored(result), kept.export, [kept.trials_table, kept.space_file])
-        else:
-            tracker.end("KILLED")
-    return tracker.waiting
-
-
-def rebuild_ensemble(
-    name: str,
-    *,
-    storage: str | Path = DEFAULT_STORAGE,
-    size: int | None = None,
-    rank_by: str | None = None,
-) -> "Outcome":
-    """Redoes the final stage of a sweep from its stored logits, without training. Reads the test set again.
-
-    Args:
-        name: of the sweep.
-        storage: the storage root that it is under.
-        size: members, at most; as in the sweep's configuration by default.
-        rank_by: `valid_loss` or `valid_accuracy`; likewise.
-
-    Raises:
-        InputError: if there is no such sweep, its data has changed, or an argument is not allowed.
-        WorkError: if the sweep has no finished trial.
-    """
-    started = time.monotonic()
-    changes = {"ensemble.size": size, "ensemble.rank_by": rank_by}
-    kept, space, dataset, study = _open(name, storage, {k: v for k, v in changes.items() if v is not None})
-
-    with kept.exclusive(), _reopened_tracker(kept, space, dataset, study, ends=False) as tracker:
-        outcome = _finish(kept, space, dataset, study, tracker, started)
-    return _with_waiting(kept, outcome, tracker)
-
-
-@contextmanager
-def _reopened_tracker(
-    kept: SweepRecord, space: SearchSpace, dataset: Dataset, study: Study, *, ends: bool = True
-) -> Iterator["Tracker"]:
-    """A tracker of a recorded sweep, that brings MLflow up to date with the trials that have ended."""
-    from pipeline import tracking
-    from pipeline.final import views
-    from pipeline.runs import SweepRuns
-
-    where = tracking.place(kept.storage)
-    runs = SweepRuns(where, kept.about, dataset, space.base, fresh=False)
-    with tracking.Tracker(runs, ends=ends) as tracker:
-        for view in views(kept, space, study):
-            tracker.show(view)
-        yield tracker
-
-
-def _with_waiting(kept: SweepRecord, outcome: "Outcome", tracker: "Tracker") -> "Outcome":
-    """The outcome, with what MLflow had not taken when the tracker closed."""
-    mlflow = {**outcome.mlflow, "waiting": tracker.waiting, "run_id": tracker.parent}
-    outcome = replace(outcome, mlflow=mlflow)
-    kept.write_result(outcome)
-    return outcome
-
-
-def _open(
-    name: str, storage: str | Path, changes: Mapping[str, Any] | None = None
-) -> tuple[SweepRecord, SearchSpace, Dataset, Study]:
-    """A recorded sweep with its space, its data, which must be the same, and its study."""
-    kept = SweepRecord.open(Storage(str(storage)), name)
-    space = search_space.override(kept.space, changes or {})
-    dataset = datasets.load(space.base.data)
-    if dataset.fingerprint != kept.about.fingerprint:
-        raise InputError(
-            f"data.source = {space.base.data.source}: not the images that sweep {name} was trained on "
-            f"(fingerprint {dataset.fingerprint[:12]}, then {kept.about.fingerprint[:12]})"
-        )
-    return kept, space, dataset, Study(space, _misfit(space, dataset), kept.journal, name)
+            _search(sweep, resources, tracker, budget, watch)
+        outcome = _finish(sweep, tracker, started)
+    return _closed(sweep, outcome, tracker), True
 
 
 @contextmanager
 def _resumable(kept: SweepRecord) -> Iterator[None]:
-    """Says how to go on after an interruption, or when the storage was full."""
+    """Says how to go on after an interruption, or when the storage was full or the study's database away."""
+    resume = kept.command("resume")
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        command = kept.command("sync" if kept.result else "resume")
+        command = kept.command("sync") if kept.result else resume
         raise Interrupted(f"interrupted; go on with: {command}") from None
+    except StorageInternalError as error:
+        raise WorkError(f"the study's database does not answer; then: {resume}\n  {error}") from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        command = kept.command("resume")
-        raise WorkError(
-            f"storage {kept.storage.root}: {error.strerror}; make room, then: {command}"
-        ) from None
+        raise WorkError(f"storage {kept.storage.root}: {error.strerror}; make room, then: {resume}") from None
 
 
 def _search(
-    kept: SweepRecord,
-    space: SearchSpace,
-    dataset: Dataset,
-    study: Study,
-    resources: "Resources",
-    tracker: "Tracker",
-    budget: TimeBudget,
-    watch: Callable[["Progress"], None],
+    sweep: OpenSweep, resources: "Resources", tracker: "Tracker", budget: TimeBudget, watch: Watch
 ) -> None:
     """Trains what is left of the study's trials, and leaves the cluster."""
-    from pipeline import cluster, sweep
+    from pipeline import cluster
+    from pipeline.sweep import run
 
-    data = dataset.for_training
-    sweep.run(space.base, resources, study, data, kept.files, tracker, budget=budget, watch=watch)
+    run(sweep, resources, tracker, budget=budget, watch=watch)
     cluster.leave()  # the final stage can have the processors and the memory
 
 
-def _finish(
-    kept: SweepRecord, space: SearchSpace, dataset: Dataset, study: Study, tracker: "Tracker", started: float
-) -> "Outcome":
+def _finish(sweep: OpenSweep, tracker: "Tracker", started: float) -> "Outcome":
     # Only now PyTorch: until here the driver needs none, and the workers start sooner.
     from pipeline.final import finish
 
-    return finish(kept, dataset, study, space.base.ensemble, tracker, started)
+    return finish(sweep, tracker, started)
 
 
-def replay_trial(
-    name: str, trial: int, *, storage: str | Path = DEFAULT_STORAGE
-) -> tuple[Iterator["ReplayedEpoch"], dict[str, tuple[str, str]]]:
-    """Runs a recorded trial again, outside Ray.
+def _closed(sweep: OpenSweep, outcome: "Outcome", tracker: "Tracker") -> "Outcome":
+    from pipeline.final import note_waiting
 
-    Returns:
-        Its epochs, as they come, beside the recorded ones; and the packages whose versions have changed
-        since, with the version then and now.
-
-    Raises:
-        InputError: if there is no such sweep or trial, or the data has changed.
-    """
-    kept, _, dataset, _ = _open(name, storage)
-
-    from pipeline.replay import replay
-
-    then, now = kept.about.versions, _versions()
-    changed = {package: (then[package], now[package]) for package in then if then[package] != now[package]}
-    return replay(kept, dataset, trial), changed
+    return note_waiting(sweep, outcome, tracker)
 
 
-def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_STORAGE) -> Path:
-    """Copies a sweep's exported ensemble to a new or empty folder, checking every file's hash.
-
-    Raises:
-        InputError: if there is no such sweep or export, or the folder is not empty.
-    """
-    from pipeline import export
-
-    kept = SweepRecord.open(Storage(str(storage)), name)
-    if not kept.export.is_dir():
+def _known(space: SearchSpace, dataset: Dataset, store: Storage) -> list[KnownTrial]:
+    """The trials of `search.start_from` that lie in this space."""
+    name, search = space.base.search.start_from, space.base.search
+    if not name:
+        return []
+    earlier = SweepRecord.open(store, name)
+    if earlier.about.fingerprint != dataset.fingerprint:
+        raise InputError(f"search.start_from = {name}: was trained on other images; its scores say nothing")
+    then = earlier.space
+    if then.base.search.objectives != search.objectives:
+        objectives = list(then.base.search.objectives)
+        raise InputError(f"search.start_from = {name}: its search.objectives were {objectives}")
+    known = known_trials(*opening.study_place(earlier, earlier.about), then, space)
+    if not known:
         raise InputError(
-            f"sweep {name}: has no exported ensemble yet; make it with: {kept.command('ensemble')}"
+            f"search.start_from = {name}: none of its trials lies in this space: "
+            "fixed values must be the same, searched ones within their ranges"
         )
-    return export.copy(kept.export, Path(to))
-
-
-def _misfit(space: SearchSpace, dataset: Dataset) -> Callable[[Configuration], str | None]:
-    """Why a configuration's network does not fit the images, or None; raises InputError where none fits."""
-
-    def misfit(configuration: Configuration) -> str | None:
-        return geometry.misfit(configuration.network, dataset.image_shape)
-
-    if reason := any_admissible(space, misfit, [f"network.{field}" for field in geometry.FIELDS]):
-        height, width = dataset.image_shape[1:]
-        raise InputError(f"network: nothing in this space fits images of {height}x{width}: {reason}")
-    return misfit
+    return known
 
 
 def _about(name: str, dataset: Dataset) -> About:
@@ -323,11 +218,6 @@ def _about(name: str, dataset: Dataset) -> About:
         train=len(dataset.train),
         fingerprint=dataset.fingerprint,
         test_sha256=dataset.test.sha256,
-        versions=_versions(),
+        versions=opening.versions(),
+        study=shown(os.environ.get("OPTUNA_STORAGE", "")),
     )
-
-
-def _versions() -> dict[str, str]:
-    """Of Python and of the libraries that the result depends on."""
-    packages = ("convene", "torch", "ray", "optuna", "mlflow", "numpy")
-    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}

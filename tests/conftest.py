@@ -59,7 +59,9 @@ class Ended:
 
 
 CLEAN = {
-    name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+    name: value
+    for name, value in os.environ.items()
+    if name not in ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE", "RAY_ADDRESS")
 }
 
 

@@ -66,8 +66,17 @@ def allowed(annotation: Any, rules: list[Any]) -> st.SearchStrategy[Any]:
     return strategies[annotation]()
 
 
+# Fields with rules beyond their types; `try_first` depends on what is searched.
+RULED: dict[str, list[Any]] = {
+    "objectives": [["valid_loss"], ["valid_accuracy", "parameters"], ["latency_ms", "valid_loss", "seconds"]],
+    "try_first": [[]],
+}
+
+
 def values(section: str, field: str) -> st.SearchStrategy[Any]:
     """TOML values that a field allows."""
+    if field in RULED:
+        return st.sampled_from(RULED[field])
     info = SECTIONS[section].model_fields[field]
     return allowed(info.annotation, info.metadata)
 
@@ -79,6 +88,8 @@ def tables(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
     for section, model in SECTIONS.items():
         fields = draw(st.lists(st.sampled_from(sorted(model.model_fields)), unique=True, max_size=5))
         drawn[section] = {field: draw(values(section, field)) for field in fields}
+    if drawn["search"].get("sampler") == "cmaes":
+        drawn["search"].pop("objectives", None)
     return drawn
 
 
@@ -188,7 +199,17 @@ WRONG = {
     "[search]\nseed = 4294967296": ["search.seed = 4294967296", "less than 4294967296"],
     '[network]\nactivation = "swish"': ["network.activation = 'swish'", "'relu'", "'silu'"],
     '[training]\noptimizer = "Adam"': ["training.optimizer = 'Adam'", "'adamw', 'adam' or 'sgd'"],
-    '[search]\nobjective = "test_accuracy"': ["search.objective", "'valid_loss' or 'valid_accuracy'"],
+    '[search]\nobjectives = ["test_accuracy"]': ["search.objectives", "'valid_loss', 'valid_accuracy'"],
+    '[search]\nobjectives = ["parameters"]': [
+        "search.objectives",
+        "one must be valid_loss or valid_accuracy",
+    ],
+    "[search]\nobjectives = []": ["search.objectives", "at least 1"],
+    '[search]\nobjectives = ["valid_loss", "valid_loss"]': ["search.objectives", "twice"],
+    '[search]\nobjectives = ["valid_loss", "seconds"]\nsampler = "cmaes"': [
+        "search.sampler",
+        "one objective",
+    ],
     # Each wrong field at once.
     "[network]\ndepth = 0\n[training]\nepochs = 0": ["network.depth = 0", "training.epochs = 0"],
     # Ranges.

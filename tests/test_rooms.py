@@ -16,10 +16,10 @@ PACKAGE = Path(__file__).parents[1] / "pipeline"
 
 # Each room may import those before it.
 ORDER = [
-    *("errors", "config", "storage", "search_space", "metrics", "geometry", "budget", "datasets", "network"),
-    *("training", "checkpoint", "record", "study", "registry", "runs", "tracking", "server", "worker"),
-    *("cluster", "observer", "sweep", "replay"),
-    *("selection", "ensemble", "prediction", "proof", "model_card", "export", "final", "workflow"),
+    *("errors", "config", "storage", "searched", "search_space", "metrics", "geometry", "budget", "datasets"),
+    *("network", "training", "checkpoint", "record", "halving", "sampler", "study_place", "study", "opening"),
+    *("registry", "runs", "tracking", "server", "trials", "worker", "cluster", "observer", "sweep", "replay"),
+    *("selection", "ensemble", "prediction", "proof", "model_card", "export", "final", "revisit", "workflow"),
     *("listing", "terminal", "cli"),
 ]
 

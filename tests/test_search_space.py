@@ -1,6 +1,7 @@
 """A file read as a space: what is written comes back, what is sampled lies inside, nothing else escapes."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,33 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
     for section in SEARCHABLE:
         fields = draw(st.lists(st.sampled_from(sorted(SECTIONS[section].model_fields)), unique=True))
         drawn[section] |= {field: draw(searched(section, field)) for field in fields}
-    return build(drawn)
+    space = build(drawn)
+    return draw(st.sampled_from([space, with_conditions(space), with_first_trials(space)]))
+
+
+def with_conditions(space: SearchSpace) -> SearchSpace:
+    """Each parameter needs the one before it, where that has values that can be listed."""
+    changes: dict[str, Any] = {}
+    for before, name in pairwise(space.searched):
+        table, other = space.searched[name].given, space.searched[before]
+        if other.candidates:
+            changes[name] = {**table, "when": {before: [other.allowed[0]]}}
+    return override(space, changes)
+
+
+def with_first_trials(space: SearchSpace) -> SearchSpace:
+    """A whole configuration of the space, and one parameter of another."""
+    study = Study(override(space, {"search.sampler": "random"}), misfit=lambda configuration: None)
+    first: list[dict[str, dict[str, Any]]] = []
+    for most in (None, 1):
+        number, _ = study.ask()
+        settings = study.settings(number)
+        entry: dict[str, dict[str, Any]] = {}
+        for name in list(space.searched)[:most]:
+            section, field = name.split(".")
+            entry.setdefault(section, {})[field] = settings[name]
+        first.append(entry)
+    return override(space, {"search.try_first": first})
 
 
 @settings(deadline=None, max_examples=80)
@@ -75,7 +102,7 @@ def test_what_is_sampled_lies_inside_and_the_rest_is_fixed(space: SearchSpace) -
         number, configuration = study.ask()
         assert number == expected
         sections = configuration.model_dump()
-        for name in space.distributions:
+        for name in study.trials()[number].parameters:
             section, field = name.split(".")
             assert inside(sections[section][field], space.tables[section][field]), name
         free = {*space.distributions, "training.seed"}
@@ -226,6 +253,7 @@ filters = { choices = [[8, 16], [32]] }
 dense = [32]
 batch_norm = { choices = [true, false] }
 dropout = { low = 0.0, high = 0.3, step = 0.1 }
+dense_dropout = { low = 0.0, high = 0.3, when = { depth = [2, 3], batch_norm = true } }
 
 [training]
 learning_rate = { low = 2e-3, high = 3e-2, log = true }
@@ -234,6 +262,11 @@ seed = 3
 [search]
 time_budget = "30m"
 seed = 0
+objectives = ["valid_loss", "parameters"]
+
+[[search.try_first]]
+network.depth = 2
+network.filters = [32]
 
 [ensemble]
 size = 5
@@ -244,7 +277,20 @@ ODD = [
     *("0", "1", "1.5", "1e-320", "1e308", "nan", "-inf", "true", "false", '""', '"3"', "''", "[]", "{}"),
     *("{ low = 1, high = 2 }", "{ choices = [1] }", "{ a = { b = 1 } }", "[[1]]", "[1, [2]]", "[nan]"),
     *("[", "]", "{", "}", "=", ",", ".", '"', "'", '"""', "#", "\n", "\r", "\0", "\\", "é", "\u202e"),
-    *("low", "high", "step", "log", "choices", "network", "training", "search", "seed", "dense", "filters"),
+    *(
+        "low",
+        "high",
+        "step",
+        "log",
+        "choices",
+        "when",
+        "network",
+        "training",
+        "search",
+        "seed",
+        "dense",
+        "filters",
+    ),
     *("0x1F", "0b1", "1_000", "a.b", '"a b"', "[network]", "[[training]]", "[network.depth]"),
 ]
 edits = st.lists(
@@ -275,4 +321,108 @@ def test_a_damaged_file_is_refused_with_a_message_or_is_a_space(changes: list[tu
 
 
 def test_the_undamaged_file_is_a_space() -> None:
-    assert len(parse(VALID).distributions) == 6
+    assert len(parse(VALID).distributions) == 7
+
+
+# --- Conditions, and what is to be tried first ---------------------------------------------------------
+
+CONDITIONED = """
+[network]
+dense = { choices = [0, 128, [256, 64]] }
+dense_dropout = { low = 0, high = 0.5, when = { dense = [128, [256, 64]] } }
+[training]
+optimizer = { choices = ["adamw", "sgd"] }
+ema = { choices = [0.9, 0.99], when = { training.optimizer = "sgd" } }
+weight_decay = { low = 0, high = 0.1, when = { ema = 0.99 } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "applicable"),
+    [
+        ({"network.dense": 0, "network.dense_dropout": 0.1}, {"network.dense"}),
+        (
+            {"network.dense": "[256, 64]", "network.dense_dropout": 0.1},
+            {"network.dense", "network.dense_dropout"},
+        ),
+        ({"network.dense_dropout": 0.1}, set()),
+        # What needs a parameter that does not apply does not apply either.
+        (
+            {"training.optimizer": "adamw", "training.ema": 0.99, "training.weight_decay": 0.1},
+            {"training.optimizer"},
+        ),
+        (
+            {"training.optimizer": "sgd", "training.ema": 0.99, "training.weight_decay": 0.1},
+            {"training.optimizer", "training.ema", "training.weight_decay"},
+        ),
+        (
+            {"training.optimizer": "sgd", "training.ema": 0.9, "training.weight_decay": 0.1},
+            {"training.optimizer", "training.ema"},
+        ),
+    ],
+)
+def test_a_parameter_applies_beside_the_values_that_it_needs(
+    parameters: dict[str, Any], applicable: set[str]
+) -> None:
+    assert set(parse(CONDITIONED).applicable(parameters)) == applicable
+
+
+def test_a_condition_on_a_fixed_value_is_settled_by_it() -> None:
+    without = parse(CONDITIONED, {"network.dense": 0})
+    assert set(without.applicable({"network.dense_dropout": 0.1})) == set()
+    assert without.configuration({}, 0).network.dense_dropout == 0.0
+    always = parse(CONDITIONED, {"network.dense": 128})
+    assert set(always.applicable({"network.dense_dropout": 0.1})) == {"network.dense_dropout"}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("dropout = { low = 0, high = 0.5, when = 3 }", ["network.dropout.when = 3", "must be a table"]),
+        ("dropout = { low = 0, high = 0.5, when = { dens = 3 } }", ["network.dens", "network.dense"]),
+        ("dropout = { low = 0, high = 0.5, when = { data.source = 3 } }", ["data.source: no such key"]),
+        ("dropout = { low = 0, high = 0.5, when = { depth = [] } }", ["network.depth = []", "at least one"]),
+        ("dropout = { low = 0, high = 0.5, when = { depth = 'x' } }", ["network.depth", "'x'"]),
+        (
+            "depth = { low = 1, high = 3 }\ndropout = { low = 0, high = 0.5, when = { depth = [3, 4] } }",
+            ["network.dropout.when: network.depth = 4 is not in", "'high': 3"],
+        ),
+        (
+            "growth = { low = 1, high = 3 }\ndropout = { low = 0, high = 0.5, when = { growth = 2 } }",
+            ["network.growth has too many values"],
+        ),
+        (
+            "depth = { low = 1, high = 3, when = { width = 8 } }\n"
+            "width = { choices = [4, 8], when = { depth = 1 } }",
+            ["circle", "network.depth", "network.width"],
+        ),
+        ("depth = { low = 1, high = 3, when = { depth = 1 } }", ["circle", "network.depth"]),
+        ("depth = { low = 1, high = 3, wenn = { width = 1 } }", ["network.depth.wenn", "did you mean when"]),
+    ],
+)
+def test_a_condition_that_cannot_be_is_refused(text: str, parts: list[str]) -> None:
+    with pytest.raises(InputError) as raised:
+        parse(f"[network]\n{text}")
+    assert [part for part in parts if part not in str(raised.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "parts"),
+    [
+        ("network.dense = 64", ["search.try_first[0]: network.dense = 64: must be in", "[256, 64]"]),
+        ("network.width = 64", ["search.try_first[0]: network.width is not searched", "network.dense"]),
+        ("network.dens = 64", ["search.try_first[0]: network.dens: no such key", "dense"]),
+        ("netwrk.dense = 64", ["search.try_first[0]: [netwrk]: no such section"]),
+        ("network.dense_dropout = 0.7\nnetwork.dense = 128", ["network.dense_dropout = 0.7: must be in"]),
+        (
+            "network.dense_dropout = 0.2",
+            ["network.dense_dropout applies only when { dense = [128, [256, 64]] }"],
+        ),
+        ("network.dense_dropout = 0.2\nnetwork.dense = 0", ["network.dense_dropout applies only when"]),
+        ("network.dense = 'x'", ["network.dense", "'x'"]),
+    ],
+)
+def test_a_first_trial_outside_the_space_is_refused(entry: str, parts: list[str]) -> None:
+    with pytest.raises(InputError) as raised:
+        parse(f"{CONDITIONED}[[search.try_first]]\n{entry}")
+    assert [part for part in parts if part not in str(raised.value)] == []

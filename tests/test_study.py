@@ -7,17 +7,18 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from pipeline import geometry
 from pipeline.config import Configuration
+from pipeline.sampler import any_admissible
 from pipeline.search_space import SearchSpace, override, parse
-from pipeline.study import StudiedTrial, Study, any_admissible, candidates
+from pipeline.study import StudiedTrial, Study, known_trials
+from pipeline.study_place import Place, shown
 
-SAMPLERS = ["tpe", "random", "gp", "cmaes"]
+SAMPLERS = ["tpe", "random", "gp", "cmaes", "nsga2"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -64,7 +65,7 @@ def tell_one_of_each(study: Study) -> list[int]:
     for epoch, value in ((1, 0.9), (2, 0.7)):
         study.report(complete, epoch, value)
         study.report(pruned, epoch, value + 1)
-    study.tell(complete, "COMPLETE", 0.7)
+    study.tell(complete, "COMPLETE", [0.7])
     study.tell(pruned, "PRUNED", reason="weak at epoch 2")
     study.report(failed, 1, 0.8)
     study.tell(failed, "FAIL", reason="the training loss is nan in epoch 2")
@@ -72,7 +73,7 @@ def tell_one_of_each(study: Study) -> list[int]:
 
 
 def test_each_state_is_stored_with_its_values_and_its_reason(tmp_path: Path) -> None:
-    study = Study(DEEP, misfit, tmp_path / "journal")
+    study = Study(DEEP, misfit, Place(tmp_path / "journal"))
     assert tell_one_of_each(study) == [0, 1, 2, 3]
     stored = optunas(tmp_path / "journal").trials
     assert [trial.number for trial in stored] == [0, 1, 2, 3]
@@ -95,7 +96,7 @@ def test_each_state_is_stored_with_its_values_and_its_reason(tmp_path: Path) -> 
 
 
 def test_a_trial_can_end_before_its_first_epoch(tmp_path: Path) -> None:
-    study = Study(DEEP, misfit, tmp_path / "journal")
+    study = Study(DEEP, misfit, Place(tmp_path / "journal"))
     for state in ("PRUNED", "FAIL"):
         number, _ = study.ask()
         study.tell(number, state, reason="no time was left")
@@ -104,9 +105,9 @@ def test_a_trial_can_end_before_its_first_epoch(tmp_path: Path) -> None:
 
 
 def test_an_opened_journal_has_the_same_trials_and_goes_on_counting(tmp_path: Path) -> None:
-    first = Study(DEEP, misfit, tmp_path / "journal", name="evening")
+    first = Study(DEEP, misfit, Place(tmp_path / "journal"), name="evening")
     tell_one_of_each(first)
-    again = Study(DEEP, misfit, tmp_path / "journal", name="evening")
+    again = Study(DEEP, misfit, Place(tmp_path / "journal"), name="evening")
     assert again.trials() == first.trials()
     assert [(trial.state, trial.reason) for trial in again.trials()] == [
         ("COMPLETE", None),
@@ -118,9 +119,9 @@ def test_an_opened_journal_has_the_same_trials_and_goes_on_counting(tmp_path: Pa
 
 
 def test_a_trials_parameters_are_those_of_its_configuration(tmp_path: Path) -> None:
-    study = Study(DEEP, misfit, tmp_path / "journal")
+    study = Study(DEEP, misfit, Place(tmp_path / "journal"))
     asked = dict(study.ask() for _ in range(5))
-    study.tell(0, "COMPLETE", 0.5)
+    study.tell(0, "COMPLETE", [0.5])
     trials: list[StudiedTrial] = study.trials()
     assert [trial.number for trial in trials] == list(asked) == list(range(5))
     for trial in trials:
@@ -133,10 +134,10 @@ def test_a_trials_parameters_are_those_of_its_configuration(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("objective", "best"), [("valid_loss", 1), ("valid_accuracy", 0)])
 def test_a_loss_is_made_small_and_an_accuracy_large(objective: str, best: int, tmp_path: Path) -> None:
-    study = Study(override(DEEP, {"search.objective": objective}), misfit, tmp_path / "journal")
+    study = Study(override(DEEP, {"search.objectives": [objective]}), misfit, Place(tmp_path / "journal"))
     for value in (0.9, 0.2):
         number, _ = study.ask()
-        study.tell(number, "COMPLETE", value)
+        study.tell(number, "COMPLETE", [value])
     assert optunas(tmp_path / "journal").best_trial.number == best
 
 
@@ -152,7 +153,7 @@ def proposals(space: SearchSpace, count: int) -> list[Configuration]:
         assert number == expected
         configurations.append(configuration)
         study.report(number, 1, 1 - configuration.network.dropout)
-        study.tell(number, "COMPLETE", 1 - configuration.network.dropout)
+        study.tell(number, "COMPLETE", [1 - configuration.network.dropout])
     return configurations
 
 
@@ -186,7 +187,7 @@ def test_trials_asked_for_at_once_differ_when_the_sampler_has_learnt() -> None:
     study = Study(DEEP, misfit)
     for _ in range(12):
         number, configuration = study.ask()
-        study.tell(number, "COMPLETE", configuration.network.dropout)
+        study.tell(number, "COMPLETE", [configuration.network.dropout])
     assert len({study.ask()[1].network.dropout for _ in range(4)}) == 4
 
 
@@ -206,7 +207,7 @@ def test_each_sampler_takes_each_kind_of_space(sampler: str, table: str) -> None
     study = Study(parse(f'[network]\n{table}\n[search]\nsampler = "{sampler}"'), misfit)
     for _ in range(11 if sampler == "gp" else 14):
         number, _ = study.ask()
-        study.tell(number, "COMPLETE", float(number))
+        study.tell(number, "COMPLETE", [float(number)])
     assert len(study.trials()) == (11 if sampler == "gp" else 14)
 
 
@@ -249,23 +250,26 @@ def test_whether_anything_fits_is_known_with_a_reason(table: str, expected: str 
 
 
 @pytest.mark.parametrize(
-    ("distribution", "expected"),
+    ("table", "expected"),
     [
-        (CategoricalDistribution((3, "[1]", True)), [3, "[1]", True]),
-        (IntDistribution(1, 4), [1, 2, 3, 4]),
-        (IntDistribution(1, 7, step=3), [1, 4, 7]),
-        (IntDistribution(1, 3, log=True), [1, 2, 3]),
-        (FloatDistribution(0, 1), []),
+        ("dense = { choices = [3, [1, 2]] }", [3, "[1, 2]"]),
+        ("depth = { low = 1, high = 4 }", [1, 2, 3, 4]),
+        ("depth = { low = 1, high = 8, step = 3 }", [1, 4, 7]),
+        ("depth = { low = 1, high = 3, log = true }", [1, 2, 3]),
+        ("dropout = { low = 0, high = 0.5, step = 0.25 }", [0.0, 0.25, 0.5]),
+        ("dropout = { low = 0, high = 0.5 }", None),
+        ("dropout = { low = 0, high = 0.5, step = 1e-9 }", None),
     ],
 )
-def test_candidates_are_every_value_there_is(distribution: Any, expected: list[Any]) -> None:
-    assert list(candidates(distribution)) == expected
+def test_candidates_are_every_value_there_is(table: str, expected: list[Any] | None) -> None:
+    [searched] = parse(f"[network]\n{table}").searched.values()
+    assert searched.candidates == expected
 
 
 def at_rung(values: list[float], objective: str, factor: int, tmp_path: Path) -> list[bool]:
     """Whether each of these trials, one after another, is stopped at the first rung."""
-    changes = {"search.objective": objective, "search.reduction_factor": factor, "training.epochs": 9}
-    study = Study(override(DEEP, changes), misfit, tmp_path / "journal")
+    changes = {"search.objectives": [objective], "search.reduction_factor": factor, "training.epochs": 9}
+    study = Study(override(DEEP, changes), misfit, Place(tmp_path / "journal"))
     stopped = []
     for value in values:
         number, _ = study.ask()
@@ -311,7 +315,7 @@ def test_halving_lets_the_best_part_go_on(
 def test_rungs_are_where_the_configuration_says(
     changes: dict[str, object], rungs: set[int], tmp_path: Path
 ) -> None:
-    study = Study(override(DEEP, changes), misfit, tmp_path / "journal")
+    study = Study(override(DEEP, changes), misfit, Place(tmp_path / "journal"))
     good, weak = study.ask()[0], study.ask()[0]
     for epoch in range(1, 21):
         study.report(good, epoch, 0.1)
@@ -321,47 +325,234 @@ def test_rungs_are_where_the_configuration_says(
 
 def test_rungs_outlive_the_process(tmp_path: Path) -> None:
     space = override(DEEP, {"training.epochs": 9})
-    before = Study(space, misfit, tmp_path / "journal")
+    before = Study(space, misfit, Place(tmp_path / "journal"))
     before.report(before.ask()[0], 3, 0.1)
-    after = Study(space, misfit, tmp_path / "journal")
+    after = Study(space, misfit, Place(tmp_path / "journal"))
     number, _ = after.ask()
     after.report(number, 3, 0.9)
     assert after.is_weak(number, 3)
 
 
 def test_what_was_running_is_taken_over_with_its_number_parameters_and_values(tmp_path: Path) -> None:
-    before = Study(DEEP, misfit, tmp_path / "journal")
+    before = Study(DEEP, misfit, Place(tmp_path / "journal"))
     first, running = before.ask(), before.ask()
-    before.tell(first[0], "COMPLETE", 0.5)
+    before.tell(first[0], "COMPLETE", [0.5])
     before.report(running[0], 1, 0.7)
-    after = Study(DEEP, misfit, tmp_path / "journal")
+    after = Study(DEEP, misfit, Place(tmp_path / "journal"))
     assert after.reopen() == [running]
-    assert after.reopen() == []
+    assert after.reopen() == [running]  # until it has ended
     after.report(running[0], 1, 0.6)  # was reported by the other process, and stays as it was
     after.report(running[0], 2, 0.5)
     after.tell(running[0], "PRUNED", reason="enough")
     [_, trial] = after.trials()
     assert (trial.state, trial.reason) == ("PRUNED", "enough")
-    assert Study(DEEP, misfit, tmp_path / "journal").reopen() == []
+    assert Study(DEEP, misfit, Place(tmp_path / "journal")).reopen() == []
 
 
 def test_a_resumed_search_proposes_something_new(tmp_path: Path) -> None:
     space = override(DEEP, {"search.sampler": "random"})
-    before = [Study(space, misfit, tmp_path / "journal").ask()[1] for _ in range(1)]
-    after = Study(space, misfit, tmp_path / "journal").ask()[1]
+    before = [Study(space, misfit, Place(tmp_path / "journal")).ask()[1] for _ in range(1)]
+    after = Study(space, misfit, Place(tmp_path / "journal")).ask()[1]
     assert after.network != before[0].network
 
 
 def test_opening_a_study_writes_nothing(tmp_path: Path) -> None:
-    Study(DEEP, misfit, tmp_path / "journal").ask()
+    Study(DEEP, misfit, Place(tmp_path / "journal")).ask()
     before = (tmp_path / "journal").read_bytes()
-    assert len(Study(DEEP, misfit, tmp_path / "journal")) == 1
+    assert len(Study(DEEP, misfit, Place(tmp_path / "journal"))) == 1
     assert (tmp_path / "journal").read_bytes() == before
 
 
 def test_the_ranking_is_of_complete_trials_by_the_objective(tmp_path: Path) -> None:
     for objective, order in (("valid_loss", [2, 0]), ("valid_accuracy", [0, 2])):
-        study = Study(override(DEEP, {"search.objective": objective}), misfit, tmp_path / objective)
-        for state, value in (("COMPLETE", 0.5), ("PRUNED", None), ("COMPLETE", 0.4), ("FAIL", None)):
+        study = Study(override(DEEP, {"search.objectives": [objective]}), misfit, Place(tmp_path / objective))
+        for state, value in (("COMPLETE", [0.5]), ("PRUNED", None), ("COMPLETE", [0.4]), ("FAIL", None)):
             study.tell(study.ask()[0], state, value)  # type: ignore[arg-type]
-        assert [trial.number for trial in study.ranked()] == order
+        assert [number for number, _ in study.ranked()] == order
+
+
+# --- No configuration twice ------------------------------------------------------------------------------
+
+SMALL = parse("""
+[network]
+depth = { low = 1, high = 2 }
+width = { choices = [4, 8] }
+dropout = { low = 0.0, high = 0.5, step = 0.25 }
+dense = { choices = [0, 16] }
+dense_dropout = { choices = [0.0, 0.5], when = { dense = 16 } }
+""")  # 2 · 2 · 3 · (1 + 2) = 36 configurations
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("told", [True, False])
+def test_all_of_a_small_space_is_tried_before_anything_twice(sampler: str, told: bool) -> None:
+    study = Study(override(SMALL, {"search.sampler": sampler}), fits)
+    found = []
+    for _ in range(36):
+        number, configuration = study.ask()
+        found.append(configuration.network)
+        if told:
+            study.tell(number, "COMPLETE", [configuration.network.dropout])
+    assert len(set(found)) == 36
+    number, again = study.ask()  # then other seeds make other networks
+    assert again.network in found
+    assert again.training.seed == number
+
+
+def test_a_trial_that_failed_is_not_tried_again(tmp_path: Path) -> None:
+    space = parse("[network]\ndepth = { choices = [1, 2] }")
+    study = Study(space, fits, Place(tmp_path / "journal"))
+    number, first = study.ask()
+    study.tell(number, "FAIL", reason="its worker died")
+    _, second = Study(space, fits, Place(tmp_path / "journal")).ask()
+    assert first.network.depth + second.network.depth == 3
+
+
+# --- Conditions -------------------------------------------------------------------------------------------
+
+CONDITIONAL = parse("""
+[network]
+depth = { low = 1, high = 6 }
+dense = { choices = [0, 16, [16, 8]] }
+dense_dropout = { low = 0.1, high = 0.5, when = { dense = [16, [16, 8]] } }
+
+[training]
+optimizer = { choices = ["adamw", "sgd"] }
+weight_decay = { low = 1e-4, high = 1e-1, log = true, when = { optimizer = "adamw", network.depth = [1, 2] } }
+""")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_parameter_is_there_where_its_condition_holds_and_nowhere_else(
+    sampler: str, tmp_path: Path
+) -> None:
+    study = Study(override(CONDITIONAL, {"search.sampler": sampler}), misfit, Place(tmp_path / "journal"))
+    seen = set()
+    for _ in range(14 if sampler == "gp" else 40):
+        number, c = study.ask()
+        settings = study.settings(number)
+        study.report(number, 1, c.network.dense_dropout)
+        study.tell(number, "COMPLETE", [c.network.dense_dropout + c.training.weight_decay])
+        dense, decays = c.network.dense != (), c.training.optimizer == "adamw" and c.network.depth <= 2
+        seen.add((dense, decays))
+        parameters = optunas(tmp_path / "journal").trials[number].params
+        assert ("network.dense_dropout" in parameters, "training.weight_decay" in parameters) == (
+            dense,
+            decays,
+        )
+        assert ("network.dense_dropout" in settings, "training.weight_decay" in settings) == (dense, decays)
+        assert dense == (c.network.dense_dropout != 0.0)  # else the default
+        assert decays or c.training.weight_decay == 0.01
+    assert len(seen) == 4 or sampler == "gp"
+
+
+# --- What is to be tried first ----------------------------------------------------------------------------
+
+
+def test_first_trials_are_those_listed_and_the_rest_of_them_is_drawn(tmp_path: Path) -> None:
+    first = [
+        {"network": {"depth": 2, "dense": [16, 8], "dense_dropout": 0.2}},
+        {"training": {"optimizer": "sgd"}, "network": {"depth": 3, "dense": 0}},
+        {"network": {"depth": 3}},
+    ]
+    space = override(CONDITIONAL, {"search.try_first": first})
+    study = Study(space, misfit, Place(tmp_path / "journal"))
+    a, b = study.ask()[1], study.ask()[1]
+    assert (a.network.depth, a.network.dense, a.network.dense_dropout) == (2, (16, 8), 0.2)
+    assert (b.training.optimizer, b.network.depth, b.network.dense) == ("sgd", 3, ())
+    c = Study(space, misfit, Place(tmp_path / "journal")).ask()[1]  # after a crash the next, not the first
+    assert c.network.depth == 3
+    assert (c.network.depth, c.network.dense, c.training.optimizer) != (3, (), "sgd")
+
+
+# --- Several objectives -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "nsga2"])
+def test_of_several_objectives_the_front_is_known(sampler: str, tmp_path: Path) -> None:
+    changes = {"search.objectives": ["parameters", "valid_accuracy"], "search.sampler": sampler}
+    space = override(DEEP, {**changes, "training.epochs": 9})
+    study = Study(space, misfit, Place(tmp_path / "journal"))
+    values = [(100, 0.9), (50, 0.8), (100, 0.8), (40, 0.8), (200, 0.95), None, (200, 0.94)]
+    for pair in values:
+        number, _ = study.ask()
+        study.report(number, 3, pair[1] if pair else 0.1)
+        weak = study.is_weak(number, 3)
+        assert weak == (pair is None or number in (1, 2, 3, 6)) or number in (3, 6)
+        study.tell(number, "COMPLETE" if pair else "PRUNED", pair)
+    assert study.pareto() == [0, 3, 4]
+    assert [number for number, _ in study.ranked()] == [4, 6, 0, 1, 2, 3]  # by the one of validation
+    for _ in range(5):  # and the sampler goes on, its stopped trial included
+        number, _ = study.ask()
+        study.tell(number, "COMPLETE", (300, 0.5))
+    again = Study(space, misfit, Place(tmp_path / "journal"))
+    assert again.pareto() == [0, 3, 4]
+    assert again.trials()[3].values == (40, 0.8)
+
+
+# --- Starting from an earlier study ---------------------------------------------------------------------
+
+
+def test_known_trials_are_those_that_lie_in_the_space_and_count_for_nothing_else(tmp_path: Path) -> None:
+    then = parse(
+        "[network]\ndepth = { low = 1, high = 6 }\nwidth = { choices = [4, 8] }\n[training]\nepochs = 9"
+    )
+    earlier = Study(then, fits, Place(tmp_path / "then"), "then")
+    for _ in range(12):  # all that there are
+        number, c = earlier.ask()
+        earlier.report(number, 3, c.network.depth / 10)
+        earlier.tell(number, *(("PRUNED",) if c.network.depth == 2 else ("COMPLETE", [c.network.depth / 10])))
+    now = override(then, {"network.depth": {"low": 2, "high": 5}, "network.width": 8})
+    known = known_trials(Place(tmp_path / "then"), "then", then, now)
+    assert sorted(k.parameters["network.depth"] for k in known) == [2, 3, 4, 5]
+    assert {k.state for k in known if k.parameters["network.depth"] == 2} == {"PRUNED"}
+
+    study = Study(now, fits, Place(tmp_path / "now"), "now")
+    study.take("then", known)
+    assert (len(study), study.taken, study.trials(), study.ranked(), study.pareto()) == (0, 4, [], [], [])
+    number, _ = study.ask()
+    assert number == 4  # its number is its place in the study, where the earlier ones are
+    study.report(number, 3, 0.45)
+    assert study.is_weak(number, 3)  # beside 0.2, 0.3, 0.4 and 0.5
+    again = Study(now, fits, Place(tmp_path / "now"), "now")
+    assert (len(again), again.taken, len(again.trials())) == (1, 4, 1)
+
+
+def test_nothing_is_known_where_a_fixed_value_is_another(tmp_path: Path) -> None:
+    then = parse("[network]\ndepth = { low = 1, high = 6 }\n[training]\nepochs = 9")
+    earlier = Study(then, fits, Place(tmp_path / "then"), "then")
+    earlier.tell(earlier.ask()[0], "COMPLETE", [0.1])
+    now = override(then, {"training.epochs": 10})
+    assert known_trials(Place(tmp_path / "then"), "then", then, now) == []
+    assert (
+        len(known_trials(Place(tmp_path / "then"), "then", then, override(then, {"training.seed": 7}))) == 1
+    )
+
+
+# --- A database ------------------------------------------------------------------------------------------
+
+
+def test_a_study_in_a_database_is_the_same_study(tmp_path: Path) -> None:
+    place = Place(url=f"sqlite:///{tmp_path}/study.db")
+    tell_one_of_each(Study(DEEP, misfit, place))
+    again = Study(DEEP, misfit, place)
+    assert [trial.state for trial in again.trials()] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
+    [(number, _)] = again.reopen()
+    again.tell(number, "COMPLETE", [0.1])
+    assert [number for number, _ in again.ranked()] == [3, 0]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://user:secret@host:5432/optuna", "postgresql://host:5432/optuna"),
+        (
+            "postgresql+psycopg2://user:se%40cret@host/optuna?sslmode=require",
+            "postgresql+psycopg2://host/optuna?sslmode=require",
+        ),
+        ("sqlite:////tmp/study.db", "sqlite:////tmp/study.db"),
+        ("", ""),
+    ],
+)
+def test_what_is_shown_of_a_database_is_no_secret(url: str, expected: str) -> None:
+    assert shown(url) == expected

@@ -13,6 +13,6 @@ from pipeline.cli.printing import show_outcome
 @common_options
 def ensemble(name: str, size: int | None, rank_by: str | None, storage: str, as_json: bool) -> None:
     """Redo the final stage of the sweep NAME from its stored logits, without training."""
-    from pipeline import workflow
+    from pipeline import revisit
 
-    show_outcome(workflow.rebuild_ensemble(name, storage=storage, size=size, rank_by=rank_by), as_json)
+    show_outcome(revisit.rebuild_ensemble(name, storage=storage, size=size, rank_by=rank_by), as_json)

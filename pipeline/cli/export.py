@@ -14,9 +14,9 @@ from pipeline.cli.printing import print_json
 @common_options
 def export(name: str, to: Path, storage: str, as_json: bool) -> None:
     """Copy the exported ensemble of the sweep NAME to a folder."""
-    from pipeline import workflow
+    from pipeline import revisit
 
-    folder = workflow.export_ensemble(name, to, storage=storage)
+    folder = revisit.export_ensemble(name, to, storage=storage)
     if as_json:
         print_json({"name": name, "export": str(folder)})
     else:

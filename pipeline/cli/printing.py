@@ -31,7 +31,8 @@ def show_outcome(outcome: "Outcome", as_json: bool) -> None:
     at = "" if outcome.storage == str(Path(STORAGE).absolute()) else f" --storage {outcome.storage}"
     lines = [
         f"sweep {outcome.name}: {outcome.trials} trials ({states}) "
-        f"in {terminal.duration(outcome.wall_seconds)}; * in the ensemble",
+        f"in {terminal.duration(outcome.wall_seconds)}; * in the ensemble"
+        + (f"; {outcome.taken} earlier ones were known" if outcome.taken else ""),
         f"test set read {outcome.test_reads} time{'s' if outcome.test_reads > 1 else ''}"
         + (": its scores are no longer those of a first look" if outcome.test_reads > 1 else ""),
         f"browse:   convene ui{at}",

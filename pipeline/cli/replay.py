@@ -15,9 +15,9 @@ from pipeline.cli.printing import print_json
 @common_options
 def replay(name: str, trial: int, storage: str, as_json: bool) -> None:
     """Run one trial of the sweep NAME again, outside Ray, and say whether its curve is the same."""
-    from pipeline import workflow
+    from pipeline import revisit
 
-    epochs, changed = workflow.replay_trial(name, trial, storage=storage)
+    epochs, changed = revisit.replay_trial(name, trial, storage=storage)
     rows = []
     for row in epochs:
         rows.append(asdict(row) | {"same": row.same})

@@ -11,10 +11,10 @@ from pipeline.cli.printing import print_json
 @common_options
 def sync(name: str, storage: str, as_json: bool) -> None:
     """Write to MLflow what it lacks of the sweep NAME, and nothing twice."""
-    from pipeline import workflow
+    from pipeline import revisit
     from pipeline.errors import WorkError
 
-    waiting = workflow.sync_sweep(name, storage=storage)
+    waiting = revisit.sync_sweep(name, storage=storage)
     if waiting:
         raise WorkError(f"MLflow did not take {waiting} records of {name}; try again: convene sync {name}")
     if as_json:

@@ -1,0 +1,90 @@
+"""A recorded sweep, opened: its space, its data, which must be the same, and its study."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import datasets, geometry, search_space
+from pipeline.config import Configuration
+from pipeline.datasets import Dataset
+from pipeline.errors import InputError
+from pipeline.record import About, SweepRecord
+from pipeline.sampler import any_admissible
+from pipeline.search_space import SearchSpace
+from pipeline.storage import Storage
+from pipeline.study import Study
+from pipeline.study_place import Place, shown
+
+DEFAULT_STORAGE = "mlruns"
+
+
+@dataclass(frozen=True)
+class OpenSweep:
+    """A sweep with what its folder and its data say."""
+
+    kept: SweepRecord
+    space: SearchSpace
+    dataset: Dataset
+    study: Study
+
+
+def open_sweep(
+    name: str, storage: str | Path, changes: Mapping[str, Any] | None = None, *, more: int = 0
+) -> OpenSweep:
+    """A recorded sweep, with `changes` by dotted name laid over its space, and `more` trials to run.
+
+    Raises:
+        InputError: if there is none of that name, or its data has changed.
+    """
+    kept = SweepRecord.open(Storage(str(storage)), name)
+    space = search_space.override(kept.space, changes or {})
+    if more:
+        space = search_space.override(space, {"search.trials": space.base.search.trials + more})
+    dataset = datasets.load(space.base.data)
+    if dataset.fingerprint != kept.about.fingerprint:
+        raise InputError(
+            f"data.source = {space.base.data.source}: not the images that sweep {name} was trained on "
+            f"(fingerprint {dataset.fingerprint[:12]}, then {kept.about.fingerprint[:12]})"
+        )
+    study = Study(space, misfit_of(space, dataset), *study_place(kept, kept.about))
+    return OpenSweep(kept, space, dataset, study)
+
+
+def study_place(kept: SweepRecord, about: About) -> tuple[Place, str]:
+    """Where a sweep's study is, and under what name.
+
+    Raises:
+        InputError: if it is in a database, and OPTUNA_STORAGE does not say how to reach that one.
+    """
+    if not about.study:
+        return Place(journal=kept.journal), kept.name
+    url = os.environ.get("OPTUNA_STORAGE", "")
+    if shown(url) != about.study:
+        raise InputError(f"sweep {kept.name}: its study is in {about.study}; set OPTUNA_STORAGE to that")
+    return Place(url=url), f"{kept.name} {about.id[:8]}"
+
+
+def misfit_of(space: SearchSpace, dataset: Dataset) -> Callable[[Configuration], str | None]:
+    """Why a configuration's network does not fit the images, or None; raises InputError where none fits."""
+
+    def misfit(configuration: Configuration) -> str | None:
+        return geometry.misfit(configuration.network, dataset.image_shape)
+
+    fields = [f"network.{field}" for field in geometry.FIELDS]
+    if reason := any_admissible(space, misfit, fields):
+        height, width = dataset.image_shape[1:]
+        raise InputError(f"network: nothing in this space fits images of {height}x{width}: {reason}")
+    for index, first in enumerate(space.try_first):
+        if reason := any_admissible(space, misfit, fields, first):
+            raise InputError(f"search.try_first[{index}]: does not fit the images: {reason}")
+    return misfit
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that the result depends on."""
+    packages = ("convene", "torch", "ray", "optuna", "mlflow", "numpy")
+    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}

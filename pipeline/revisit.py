@@ -1,0 +1,121 @@
+"""What can be asked of a recorded sweep again: its runs, ensemble, trials, export. Prints nothing."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import opening
+from pipeline.errors import InputError
+from pipeline.opening import DEFAULT_STORAGE, OpenSweep, open_sweep
+from pipeline.record import SweepRecord
+from pipeline.storage import Storage
+
+if TYPE_CHECKING:
+    from pipeline.record import Outcome
+    from pipeline.replay import ReplayedEpoch
+    from pipeline.tracking import Tracker
+
+
+@contextmanager
+def tracker_of(sweep: OpenSweep, *, ends: bool = True) -> Iterator["Tracker"]:
+    """A tracker of a recorded sweep, that brings MLflow up to date with the trials that have ended."""
+    from pipeline import tracking, trials
+    from pipeline.runs import SweepRuns
+
+    where = tracking.place(sweep.kept.storage)
+    runs = SweepRuns(where, sweep.kept.about, sweep.dataset, sweep.space.base, fresh=False)
+    with tracking.Tracker(runs, ends=ends) as tracker:
+        for view in trials.views(sweep):
+            tracker.show(view)
+        yield tracker
+
+
+def sync_sweep(name: str, *, storage: str | Path = DEFAULT_STORAGE) -> int:
+    """Writes to MLflow what it lacks of a sweep, and nothing twice.
+
+    Returns:
+        How many records it did not take.
+
+    Raises:
+        InputError: if there is no such sweep, its data has changed, or the server does not answer.
+    """
+    sweep = open_sweep(name, storage)
+    kept = sweep.kept
+
+    from pipeline.final import show
+
+    with kept.exclusive(), tracker_of(sweep, ends=False) as tracker:
+        if result := kept.result:
+            show(tracker, kept, result)
+        else:
+            tracker.end("KILLED")
+    return tracker.waiting
+
+
+def rebuild_ensemble(
+    name: str,
+    *,
+    storage: str | Path = DEFAULT_STORAGE,
+    size: int | None = None,
+    rank_by: str | None = None,
+) -> "Outcome":
+    """Redoes the final stage of a sweep from its stored logits, without training. Reads the test set again.
+
+    Args:
+        name: of the sweep.
+        storage: the storage root that it is under.
+        size: members, at most; as in the sweep's configuration by default.
+        rank_by: `valid_loss` or `valid_accuracy`; likewise.
+
+    Raises:
+        InputError: if there is no such sweep, its data has changed, or an argument is not allowed.
+        WorkError: if the sweep has no finished trial.
+    """
+    started = time.monotonic()
+    changes = {"ensemble.size": size, "ensemble.rank_by": rank_by}
+    sweep = open_sweep(name, storage, {k: v for k, v in changes.items() if v is not None})
+
+    from pipeline.final import finish, note_waiting
+
+    with sweep.kept.exclusive(), tracker_of(sweep, ends=False) as tracker:
+        outcome = finish(sweep, tracker, started)
+    return note_waiting(sweep, outcome, tracker)
+
+
+def replay_trial(
+    name: str, trial: int, *, storage: str | Path = DEFAULT_STORAGE
+) -> tuple[Iterator["ReplayedEpoch"], dict[str, tuple[str, str]]]:
+    """Runs a recorded trial again, outside Ray.
+
+    Returns:
+        Its epochs, as they come, beside the recorded ones; and the packages whose versions have changed
+        since, with the version then and now.
+
+    Raises:
+        InputError: if there is no such sweep or trial, or the data has changed.
+    """
+    sweep = open_sweep(name, storage)
+
+    from pipeline.replay import replay
+
+    then, now = sweep.kept.about.versions, opening.versions()
+    changed = {package: (then[package], now[package]) for package in then if then[package] != now[package]}
+    return replay(sweep.kept, sweep.dataset, trial), changed
+
+
+def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_STORAGE) -> Path:
+    """Copies a sweep's exported ensemble to a new or empty folder, checking every file's hash.
+
+    Raises:
+        InputError: if there is no such sweep or export, or the folder is not empty.
+    """
+    from pipeline import export
+
+    kept = SweepRecord.open(Storage(str(storage)), name)
+    if not kept.export.is_dir():
+        raise InputError(
+            f"sweep {name}: has no exported ensemble yet; make it with: {kept.command('ensemble')}"
+        )
+    return export.copy(kept.export, Path(to))

@@ -1,0 +1,77 @@
+"""The trials of a sweep: as MLflow is to show them, and as a table."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipeline import checkpoint
+from pipeline.opening import OpenSweep
+from pipeline.runs import TrialView
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENDED = ("COMPLETE", "PRUNED", "FAIL")
+
+
+def views(sweep: OpenSweep) -> Iterator[TrialView]:
+    """What MLflow is to show of each trial that has ended."""
+    for trial in sweep.study.trials():
+        if trial.ended is not None:
+            left = checkpoint.load_record(sweep.kept.files, trial.number)
+            yield TrialView(
+                trial.number,
+                sweep.space.settings(trial.parameters, trial.number),
+                trial.started,
+                trial.ended,
+                trial.state,
+                trial.reason,
+                left.epochs if left else (),
+            )
+
+
+def table(sweep: OpenSweep, runs: Mapping[int, str]) -> "pd.DataFrame":
+    """One row a trial, with its last epoch and configuration; best first by validation loss, FAIL last.
+
+    `runs` are the trials' MLflow runs, as far as there are. `pareto` is there where there are several
+    objectives: whether no other trial beats it in all.
+    """
+    import pandas as pd
+
+    several = len(sweep.space.base.search.objectives) > 1
+    pareto = sweep.study.pareto() if several else []
+    rows = []
+    for trial in sweep.study.trials():
+        left = checkpoint.load_record(sweep.kept.files, trial.number)
+        rows.append(
+            {
+                "trial": trial.number,
+                "state": trial.state,
+                "reason": trial.reason,
+                **({"pareto": trial.number in pareto} if several else {}),
+                "epochs": len(left.epochs) if left else 0,
+                "seconds": left.seconds if left else None,
+                "parameters": left.parameters if left else None,
+                "latency_ms": left.latency_ms if left else None,
+                **(left.last.metrics() if left else {}),
+                **sweep.space.settings(trial.parameters, trial.number),
+                "mlflow_run_id": runs.get(trial.number),
+            }
+        )
+    return pd.DataFrame(rows).sort_values(
+        ["state", "valid_loss", "trial"], key=_by_outcome, ignore_index=True
+    )
+
+
+def images_trained(sweep: OpenSweep) -> int:
+    """Training images that the trials saw: their epochs in whole batches."""
+    train, seen = len(sweep.dataset.train), 0
+    for trial in sweep.study.trials():
+        if left := checkpoint.load_record(sweep.kept.files, trial.number):
+            batch = min(left.configuration.training.batch_size, train)
+            seen += len(left.epochs) * (train - train % batch)
+    return seen
+
+
+def _by_outcome(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """States in the order of ENDED, other columns as they are."""
+    return column.map([*ENDED, "RUNNING"].index) if column.name == "state" else column
