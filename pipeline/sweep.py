@@ -12,7 +12,6 @@ from ray.tune.search import Searcher
 from pipeline.budget import TimeBudget
 from pipeline.cluster import Resources
 from pipeline.config import SearchConfig
-from pipeline.errors import last_line
 from pipeline.observer import Observer, Progress
 from pipeline.opening import OpenSweep
 from pipeline.study import Study
@@ -89,7 +88,7 @@ def run(
                 # Tune gives up where Ray itself ends a worker, to save memory or with its node.
                 if not isinstance(error.__cause__, RayError):
                     raise
-                observer.note_killed(last_line(error.__cause__))
+                observer.note_killed(str(error.__cause__).strip().splitlines()[0])  # the rest is advice
                 alone = True
                 continue
             if not alone:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -177,6 +178,56 @@ def test_a_configuration_that_no_machine_holds_fails_and_the_rest_goes_on(tmp_pa
     failed = table[table.state == "FAIL"]
     assert 0 < len(failed) < 4
     assert failed.reason.str.contains("memory").all()
+
+
+def test_a_configuration_that_ray_kills_for_its_memory_fails_and_the_rest_goes_on(tmp_path: Path) -> None:
+    memory = psutil.virtual_memory()
+    threshold = (memory.total - memory.available + 4e9) / memory.total  # the rest of what is taken, and 4 GB
+    if threshold > 0.9:
+        pytest.skip("less than 4 GB of memory are free")
+    sweep = Sweep(tmp_path, RAY_memory_usage_threshold=f"{threshold:.3f}")
+    # The larger one has 680 million weights: 2.7 GB, and as much for gradients and each of two moments.
+    filters = "network.filters={choices=[[8], [2048, 4096]]}"
+    others = ("network.kernel_size=9", "training.epochs=2", "search.retries=1")
+    sets = [part for other in (filters, *others) for part in ("--set", other)]
+    finish(sweep.start("--trials", "4", *sets))
+    sweep.check(trials=4)
+    table = pd.read_parquet(sweep.root / "sweeps/s/trials.parquet")
+    failed = table[table.state == "FAIL"]
+    assert set(failed["network.filters"].map(len)) == {
+        2
+    }  # those beside it were tried again, and are complete
+    assert failed.reason.str.contains("low on memory").all()
+
+
+@contextmanager
+def three_nodes() -> Iterator[list[Any]]:
+    """A Ray cluster on this machine: a head that trains nothing, and two nodes of one processor each."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        yield [cluster.head_node, *(cluster.add_node(num_cpus=1) for _ in range(2))]
+    finally:
+        cluster.shutdown()
+
+
+def test_a_node_killed_in_an_epoch_costs_that_epoch(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    with three_nodes() as (head, _, lost):
+        process = sweep.start(
+            *("--set", "search.scheduler=none", "--trials", "4", "--concurrency", "2"),
+            "--address",
+            head.address,
+        )
+        wait_for(lambda: sweep.epochs() >= 6)
+        for died in psutil.Process(lost.all_processes["raylet"][0].process.pid).children(recursive=True):
+            died.kill()
+        lost.kill_raylet(check_alive=False)
+        finish(process)
+    sweep.check(trials=4)
+    table = pd.read_parquet(sweep.root / "sweeps/s/trials.parquet")
+    assert set(table.state) == {"COMPLETE"}
 
 
 def test_ctrl_c_ends_in_good_order_and_the_sweep_goes_on(tmp_path: Path) -> None:
