@@ -49,6 +49,8 @@ class _Shown:
     """What MLflow already has of a trial."""
 
     run_id: str
+    described: bool = False
+    """Its parameters and data set; both can be written again without harm."""
     epochs: int = 0
     ended: bool = False
 
@@ -127,21 +129,17 @@ class SweepRuns:
     def show_trial(self, view: TrialView) -> None:
         """The trial's run as it is by now: its parameters, each epoch once, its end."""
         shown = self._shown.get(view.number) or self._look_up(view) or self._start(view)
-        self._log_epochs(shown.run_id, view.epochs[shown.epochs :])
+        ends = view.ended is not None and not shown.ended
+        self._log_trial(shown, view, {"convene.reason": view.reason} if ends and view.reason else {})
         if view.ended is not None and not shown.ended:
-            if view.reason:
-                self._connect().set_tag(shown.run_id, "convene.reason", view.reason)
             self._connect().set_terminated(shown.run_id, STATUSES[view.state], round(view.ended * 1000))
         epochs = max(shown.epochs, len(view.epochs))  # a trial that goes on is first shown without its epochs
         self._run_ids[view.number] = shown.run_id
-        self._shown[view.number] = _Shown(shown.run_id, epochs, view.ended is not None)
+        self._shown[view.number] = _Shown(shown.run_id, True, epochs, view.ended is not None)
 
     def _start(self, view: TrialView) -> _Shown:
         name = f"{self._about.name}/{view.number:03d}"
-        run_id = self._create(name, str(view.number), round(view.started * 1000))
-        self._log(run_id, view.settings)
-        self._log_dataset(run_id)
-        return _Shown(run_id)
+        return _Shown(self._create(name, str(view.number), round(view.started * 1000)))
 
     def _look_up(self, view: TrialView) -> _Shown | None:
         """What MLflow has of a trial from an earlier process, or from before it was away."""
@@ -150,26 +148,33 @@ class SweepRuns:
             return None
         client = self._connect()
         run = client.get_run(run_id)
-        self._log(run_id, view.settings)
-        self._log_dataset(run_id)
         if view.ended is None and run.info.status != "RUNNING":
             client.update_run(run_id, "RUNNING")  # it goes on
             if "convene.reason" in run.data.tags:
                 client.delete_tag(run_id, "convene.reason")
         history = client.get_metric_history(run_id, "valid_loss")
         ended = view.ended is not None and run.info.status == STATUSES[view.state]
-        return _Shown(run_id, max((point.step for point in history), default=0), ended)
+        return _Shown(run_id, False, max((point.step for point in history), default=0), ended)
 
-    def _log_epochs(self, run_id: str, epochs: tuple[Epoch, ...]) -> None:
-        """One row an epoch, whose step it is."""
-        from mlflow.entities import Metric
+    def _log_trial(self, shown: _Shown, view: TrialView, tags: Mapping[str, str]) -> None:
+        """In as few calls as there can be: the parameters once, and a row an epoch, whose step it is."""
+        from mlflow.entities import Metric, Param, RunTag
 
-        now, batch = _now(), []
-        for epoch in epochs:
-            batch += [Metric(name, value, now, epoch.epoch) for name, value in epoch.metrics().items()]
-            if len(batch) > _BATCH or epoch is epochs[-1]:
-                self._connect().log_batch(run_id, metrics=batch)
-                batch = []
+        now = _now()
+        rows = [
+            Metric(name, value, now, epoch.epoch)
+            for epoch in view.epochs[shown.epochs :]
+            for name, value in epoch.metrics().items()
+        ]
+        settings = {} if shown.described else view.settings
+        parameters = [Param(name, _text(value)) for name, value in settings.items() if value is not None]
+        self._connect().log_batch(
+            shown.run_id, rows[:_BATCH], parameters, [RunTag(name, value) for name, value in tags.items()]
+        )
+        for first in range(_BATCH, len(rows), _BATCH):
+            self._connect().log_batch(shown.run_id, rows[first : first + _BATCH])
+        if not shown.described:
+            self._log_dataset(shown.run_id)
 
     def show_ensemble(self, scored: ScoredEnsemble, export: Path) -> None:
         """A run for the ensemble: its members and scores, and the export as a registered model."""

@@ -77,19 +77,18 @@ class SearchSpace:
             if name in parameters or name not in self.searched or not self.searched[name].when
         }
 
-    def parameters(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The parameters that give these settings, or None where no configuration of the space does."""
+    def parameters(self, configuration: Configuration) -> dict[str, Any] | None:
+        """The parameters that give this network and training, but for its seed; None where there are none."""
+        settings, fixed = flatten(configuration, *SEARCHABLE), flatten(self.base, *SEARCHABLE)
+        unlike = {name for name, value in fixed.items() if settings[name] != value} - {"training.seed"}
         parameters: dict[str, Any] = {}
-        fixed = flatten(self.base, *SEARCHABLE)
-        for name in (*self.searched, *(name for name in fixed if name not in self.searched)):
-            if name in self.searched and self.applies(name, parameters):
-                found = self.searched[name].parameter(name, settings.get(name))
+        for name, searched in self.searched.items():
+            if self.applies(name, parameters):
+                found = searched.parameter(name, settings[name])
                 if found is None:
                     return None
                 parameters[name] = found
-            elif name not in self.searched and name != "training.seed" and fixed[name] != settings.get(name):
-                return None
-        return parameters
+        return None if unlike - self.searched.keys() else parameters
 
     def to_toml(self) -> str:
         """The file as resolved: reading it back gives the same space."""

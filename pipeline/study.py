@@ -218,7 +218,7 @@ def known_trials(place: Place, name: str, then: SearchSpace, now: SearchSpace) -
     study = optuna.load_study(study_name=name, storage=place.storage(), pruner=NopPruner())
     known = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        parameters = now.parameters(then.settings(trial.params, trial.number))
+        parameters = now.parameters(then.configuration(trial.params, trial.number))
         if parameters is not None:
             state: State = "COMPLETE" if trial.state is TrialState.COMPLETE else "PRUNED"
             values = tuple(trial.values) if state == "COMPLETE" else None

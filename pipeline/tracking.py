@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _ANSWER_WITHIN = 5  # seconds that a server has to say that it is there
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0  # seconds until a record that was refused is tried again
+_GATHER = 0.5  # seconds that changes are gathered for
 
 
 def place(storage: Storage) -> TrackingPlace:
@@ -139,28 +140,42 @@ class Tracker:
 
     def _work(self) -> None:
         pause = _FIRST_PAUSE
-        while True:
+        while batch := self._gathered():
+            if self._write(batch):
+                pause = _FIRST_PAUSE
+                continue
             with self._changed:
-                self._changed.wait_for(lambda: self._pending or self._closing)
-                if not self._pending:
+                if self._closing:
                     return
-                key, write = next(iter(self._pending.items()))
+                self._changed.wait_for(lambda: self._closing, timeout=pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _gathered(self) -> list[tuple[int | str, Callable[[], None]]]:
+        """What is to be written; nothing when all is done and no more is to come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending or self._closing)
+            # A trial that is begun and ended in a moment is then written once, not at each step.
+            self._changed.wait_for(lambda: self._closing, timeout=_GATHER)
+            return list(self._pending.items())
+
+    def _write(self, batch: list[tuple[int | str, Callable[[], None]]]) -> bool:
+        """Whether MLflow took it all, but for what has changed since."""
+        for key, write in batch:
+            if self._pending.get(key) is not write:
+                continue  # there is a newer picture of it
             try:
                 write()
             except Exception as error:  # whatever a database or a server comes up with must not stop a sweep
                 if not self._failing:
                     logger.warning("MLflow does not take records: %s", _first_line(error))
-                self._failing = True
                 self._runs.forget()
                 with self._changed:
-                    if self._closing:
-                        return
+                    self._failing = True
                     self._changed.notify_all()
-                    self._changed.wait_for(lambda: self._closing, timeout=pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-                continue
-            pause, self._failing = _FIRST_PAUSE, False
+                return False
             with self._changed:
+                self._failing = False
                 if self._pending.get(key) is write:
                     del self._pending[key]
                 self._changed.notify_all()
+        return True
