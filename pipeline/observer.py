@@ -239,7 +239,9 @@ class Observer(tune.Callback, tune.Stopper):
 def _worker_error(trial: Trial) -> str:
     """What Tune noted of the error; `Trial.get_error` would look where it is copied to later."""
     noted = Path(trial.error_file) if trial.error_file else None
-    return last_line(noted.read_text()) if noted and noted.exists() else "its worker died"
+    text = noted.read_text() if noted and noted.exists() else "its worker died"
+    killed = (line for line in text.splitlines() if "killed due to" in line)  # by Ray; advice follows
+    return next(killed, last_line(text))
 
 
 def _progress(study: Study, search: SearchConfig, budget: TimeBudget) -> Progress:
