@@ -35,19 +35,29 @@ def accuracy(logits: Logits, labels: Labels) -> float:
     return float(np.mean(np.argmax(logits, axis=1) == labels))
 
 
-def cross_entropy(logits: Logits, labels: Labels) -> float:
-    """Mean negative log-probability of the labels, in nats; not finite where a logit is not."""
+def losses(logits: Logits, labels: Labels) -> NDArray[np.float64]:
+    """Each example's negative log-probability of its label, in nats; not finite where a logit is not."""
     from scipy.special import log_softmax
 
     with np.errstate(over="ignore", invalid="ignore"):  # a diverged network's loss is not finite either
         log_probabilities = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
-    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
+    return np.asarray(-log_probabilities[np.arange(len(labels)), labels])
+
+
+def cross_entropy(logits: Logits, labels: Labels) -> float:
+    """Mean negative log-probability of the labels, in nats; not finite where a logit is not."""
+    return float(losses(logits, labels).mean())
 
 
 def accuracy_interval(logits: Logits, labels: Labels, confidence: float = 0.95) -> tuple[float, float]:
-    """(low, high): Wilson's score interval of the accuracy on examples like these (Wilson 1927)."""
+    """(low, high): Wilson's score interval of the accuracy on examples like these."""
+    right = int(np.sum(np.argmax(logits, axis=1) == labels))
+    return share_interval(right, len(labels), confidence)
+
+
+def share_interval(right: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """(low, high): Wilson's score interval of a share, seen `right` of `count` times (Wilson 1927)."""
     from scipy.stats import binomtest
 
-    right = int(np.sum(np.argmax(logits, axis=1) == labels))
-    interval = binomtest(right, len(labels)).proportion_ci(confidence, method="wilson")
+    interval = binomtest(right, count).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)

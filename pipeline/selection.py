@@ -57,6 +57,24 @@ def top_k(logits: Mapping[int, Logits], labels: Labels, *, size: int, rank_by: s
     return Selection(members, cross_entropy(averaged, labels), accuracy(averaged, labels))
 
 
+@dataclass(frozen=True)
+class Ensembled:
+    """What the best `size` trials score on the validation images, with equal weights."""
+
+    size: int
+    valid_loss: float
+    valid_accuracy: float
+
+
+def by_size(logits: Mapping[int, Logits], labels: Labels, *, largest: int, rank_by: str) -> list[Ensembled]:
+    """The ensembles that `top_k` makes for 1, 2, … and `largest` members, or as many as there are."""
+    total, ensembled = np.zeros_like(next(iter(logits.values())), dtype=np.float64), []
+    for size, ranked in enumerate(rank(logits, labels, rank_by)[:largest], 1):
+        total = total + logits[ranked.trial]
+        ensembled.append(Ensembled(size, cross_entropy(total / size, labels), accuracy(total, labels)))
+    return ensembled
+
+
 def average(logits: Mapping[int, Logits], members: tuple[Member, ...]) -> Logits:
     """The members' weighted mean logits [example, class]."""
     weighted = [member.weight * logits[member.trial] for member in members]

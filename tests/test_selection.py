@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.metrics import accuracy, cross_entropy
-from pipeline.selection import Member, average, rank, top_k
+from pipeline.selection import Member, average, by_size, rank, top_k
 
 LABELS = np.array([0, 0, 1, 1])
 
@@ -117,3 +117,15 @@ def test_an_ensemble_can_be_right_where_each_member_is_wrong() -> None:
     selection = top_k(trials, LABELS, size=4, rank_by="valid_loss")
     assert {accuracy(logits, LABELS) for logits in trials.values()} == {0.75}
     assert selection.valid_accuracy == 1.0
+
+
+@pytest.mark.parametrize("rank_by", ["valid_loss", "valid_accuracy"])
+def test_ensembles_by_size_are_those_of_top_k(rank_by: str) -> None:
+    ensembled = by_size(TRIALS, LABELS, largest=3, rank_by=rank_by)
+    assert [each.size for each in ensembled] == [1, 2, 3]
+    for each in ensembled:
+        selection = top_k(TRIALS, LABELS, size=each.size, rank_by=rank_by)
+        assert each.valid_accuracy == selection.valid_accuracy
+        # The mean is the same sum, divided once instead of term by term.
+        assert each.valid_loss == pytest.approx(selection.valid_loss, rel=1e-6)
+    assert len(by_size(TRIALS, LABELS, largest=99, rank_by=rank_by)) == len(TRIALS)
