@@ -1,0 +1,27 @@
+"""Figures for plotly.js: pure functions of what was measured. Colours are roles, which a page resolves."""
+
+from pipeline.figures.figure import DARK, LIGHT, Figure, words
+from pipeline.figures.scores import Score, accuracies, confidences, ensemble_sizes, reliability
+from pipeline.figures.search import Course, history, importances, learning_curves, parallel_coordinates
+from pipeline.figures.trade_off import Candidate, pareto_front, simplest, trade_off
+
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "Candidate",
+    "Course",
+    "Figure",
+    "Score",
+    "accuracies",
+    "confidences",
+    "ensemble_sizes",
+    "history",
+    "importances",
+    "learning_curves",
+    "parallel_coordinates",
+    "pareto_front",
+    "reliability",
+    "simplest",
+    "trade_off",
+    "words",
+]
