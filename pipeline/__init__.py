@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.listing import list_sweeps
     from pipeline.prediction import predict
     from pipeline.record import Outcome
-    from pipeline.revisit import export_ensemble, rebuild_ensemble, sync_sweep
+    from pipeline.revisit import export_ensemble, rebuild_ensemble, sync_sweep, write_report
     from pipeline.workflow import resume_sweep, run_sweep
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "resume_sweep",
     "run_sweep",
     "sync_sweep",
+    "write_report",
 ]
 
 _HOMES = {
@@ -42,6 +43,7 @@ _HOMES = {
     "resume_sweep": "workflow",
     "sync_sweep": "revisit",
     "run_sweep": "workflow",
+    "write_report": "revisit",
 }
 
 

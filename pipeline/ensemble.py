@@ -7,13 +7,14 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from pipeline import checkpoint
+from pipeline import checkpoint, evidence
 from pipeline.config import EnsembleConfig
 from pipeline.datasets import Dataset, Images
+from pipeline.evidence import Evidence
 from pipeline.metrics import Labels, accuracy, accuracy_interval, cross_entropy
 from pipeline.network import ConvNet
 from pipeline.record import BestSingle, ScoredEnsemble, ScoredMember, SweepRecord
-from pipeline.selection import Selection, average, top_k
+from pipeline.selection import Selection, top_k
 from pipeline.training import logits as network_logits
 
 
@@ -73,37 +74,43 @@ def load_members(record: SweepRecord, dataset: Dataset, selection: Selection) ->
     return AveragedLogits(networks, [member.weight for member in selection.members]).eval()
 
 
-def score(
-    record: SweepRecord, ensemble: AveragedLogits, selection: Selection, valid_labels: Labels, test: Images
-) -> ScoredEnsemble:
-    """Scores the ensemble, each member and the best single trial (the first member) on the test images."""
+def examine(ensemble: AveragedLogits, selection: Selection, test: Images) -> Evidence:
+    """Each member's answers to the test images."""
     pixels = torch.from_numpy(test.pixels)
     logits = {
         member.trial: network_logits(network, pixels)
         for member, network in zip(selection.members, ensemble.members, strict=True)
     }
+    return evidence.collect(selection.members, logits, test)
+
+
+def score(
+    record: SweepRecord, selection: Selection, valid_labels: Labels, examined: Evidence
+) -> ScoredEnsemble:
+    """The test's scores of the ensemble, of each member and of the best single trial (the first member)."""
+    logits, labels = examined.by_trial, examined.labels
     members = tuple(
         ScoredMember(
             member.trial,
             member.weight,
             accuracy(checkpoint.load_logits(record.files, member.trial), valid_labels),
-            accuracy(logits[member.trial], test.labels),
+            accuracy(logits[member.trial], labels),
         )
         for member in selection.members
     )
-    averaged, first = average(logits, selection.members), members[0]
+    averaged, first = examined.averaged, members[0]
     return ScoredEnsemble(
         members,
         selection.valid_loss,
         selection.valid_accuracy,
-        cross_entropy(averaged, test.labels),
-        accuracy(averaged, test.labels),
-        accuracy_interval(averaged, test.labels),
+        cross_entropy(averaged, labels),
+        accuracy(averaged, labels),
+        accuracy_interval(averaged, labels),
         BestSingle(
             first.trial,
             first.valid_accuracy,
             first.test_accuracy,
-            accuracy_interval(logits[first.trial], test.labels),
+            accuracy_interval(logits[first.trial], labels),
         ),
         len(record.test_reads),
     )

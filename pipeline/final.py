@@ -1,12 +1,13 @@
 """The final stage: chooses on validation logits, opens the test set once, scores, exports, records."""
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from pipeline import checkpoint, ensemble, export, trials
+from pipeline import checkpoint, ensemble, evidence, export, trials
 from pipeline.config import EnsembleConfig
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError, WorkError
@@ -15,6 +16,8 @@ from pipeline.opening import OpenSweep
 from pipeline.record import BestSingle, Outcome, ScoredEnsemble, ScoredMember, SweepRecord
 from pipeline.study import StudiedTrial
 from pipeline.tracking import Tracker
+
+logger = logging.getLogger(__name__)
 
 
 def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> Outcome:
@@ -62,15 +65,27 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> Outcome:
         pareto=_pareto(sweep),
     )
     kept.write_result(outcome)
+    leave_report(sweep)
     show(tracker, kept, outcome)
     return outcome
 
 
+def leave_report(sweep: OpenSweep) -> None:
+    """Writes the page that shows the result. Where that fails it is told, and the result is the same."""
+    kept = sweep.kept
+    try:
+        from pipeline import report
+
+        kept.write_report(report.render(report.gather(sweep)))
+    except Exception as error:  # whatever goes wrong with a page must not lose the result of hours
+        what = f"{type(error).__name__}: {error}"
+        logger.warning("%s was not written (%s); again with: %s", kept.report, what, kept.command("report"))
+
+
 def show(tracker: Tracker, kept: SweepRecord, outcome: Outcome) -> None:
     """Hands the result to MLflow."""
-    files = [kept.trials_table, kept.space_file]
     tags = {"convene.pareto": json.dumps(outcome.pareto)} if outcome.pareto else {}
-    tracker.show_result(scored(outcome), kept.export, files, tags)
+    tracker.show_result(scored(outcome), kept.export, kept.artifacts, tags)
 
 
 def _pareto(sweep: OpenSweep) -> list[dict[str, Any]]:
@@ -100,7 +115,9 @@ def _score_and_export(
     selection = ensemble.choose(kept, candidates, dataset.valid.labels, config)
     networks = ensemble.load_members(kept, dataset, selection)
     test = ensemble.open_test(kept, dataset, selection)
-    scored = ensemble.score(kept, networks, selection, dataset.valid.labels, test)
+    examined = ensemble.examine(networks, selection, test)
+    evidence.save(kept.files, examined)
+    scored = ensemble.score(kept, selection, dataset.valid.labels, examined)
     export.write(
         networks,
         classes=dataset.classes,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _FOLDER = "sweeps"
 _SPACE, _ABOUT, _READS = "search_space.toml", "sweep.json", "test_reads.json"
 _TRIALS, _RESULT, _LOCK = "trials.parquet", "result.json", ".lock"
-_JOURNAL, _EXPORT = "study.journal", "exports/ensemble"
+_JOURNAL, _EXPORT, _REPORT = "study.journal", "exports/ensemble", "report.html"
 
 
 @dataclass(frozen=True)
@@ -237,6 +237,21 @@ class SweepRecord:
         buffer = BytesIO()
         table.to_parquet(buffer, index=False)
         self.files.write(_TRIALS, buffer.getvalue())
+
+    @property
+    def report(self) -> Path:
+        """The page that shows what came out."""
+        return self.files.local(_REPORT)
+
+    def write_report(self, page: str) -> None:
+        """Replaces `report.html`."""
+        self.files.write(_REPORT, page.encode())
+
+    @property
+    def artifacts(self) -> list[Path]:
+        """The files that belong to the sweep's MLflow run, as far as they are there."""
+        files = (self.report, self.trials_table, self.space_file)
+        return [file for file in files if file.exists()]
 
 
 def names(storage: Storage) -> list[str]:

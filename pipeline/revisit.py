@@ -105,6 +105,35 @@ def replay_trial(
     return replay(sweep.kept, sweep.dataset, trial), changed
 
 
+def write_report(name: str, *, storage: str | Path = DEFAULT_STORAGE, to: str | Path | None = None) -> Path:
+    """Writes a sweep's report, also while it runs: what there is so far.
+
+    Args:
+        name: of the sweep.
+        storage: the storage root that it is under.
+        to: the file; `report.html` in the sweep's folder by default.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: if there is no such sweep, its data has changed, or the file cannot be written.
+    """
+    sweep = open_sweep(name, storage)
+    file = Path(to).absolute() if to else sweep.kept.report
+    if file.is_dir() or not file.parent.is_dir():
+        raise InputError(f"--to {to}: must be a file in a folder that there is")
+
+    from pipeline import report
+
+    page = report.render(report.gather(sweep))
+    try:
+        Storage(str(file.parent)).write(file.name, page.encode())
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written: {error.strerror or error}") from None
+    return file
+
+
 def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_STORAGE) -> Path:
     """Copies a sweep's exported ensemble to a new or empty folder, checking every file's hash.
 

@@ -19,7 +19,8 @@ ORDER = [
     *("errors", "config", "storage", "searched", "search_space", "metrics", "geometry", "budget", "datasets"),
     *("network", "training", "checkpoint", "record", "halving", "sampler", "study_place", "study", "opening"),
     *("registry", "runs", "tracking", "server", "trials", "worker", "cluster", "observer", "sweep", "replay"),
-    *("selection", "ensemble", "prediction", "proof", "model_card", "export", "final", "revisit", "workflow"),
+    *("selection", "diagnosis", "evidence", "ensemble", "figures", "report", "prediction", "proof"),
+    *("model_card", "export", "final", "revisit", "workflow"),
     *("listing", "terminal", "cli"),
 ]
 
@@ -195,6 +196,16 @@ def test_the_final_stage_alone_asks_for_it() -> None:
         or (isinstance(node, ast.Name) and node.id == "open_test")
     }
     assert callers == {"final"}
+
+
+def test_what_was_seen_of_it_is_read_by_the_report_alone() -> None:
+    readers = {
+        room(path)
+        for path, tree in sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "evidence.load"
+    }
+    assert readers == {"report"}
 
 
 def test_trials_are_never_given_it() -> None:

@@ -14,6 +14,7 @@ from pipeline.cli.list import list_
 from pipeline.cli.predict import predict
 from pipeline.cli.printing import print_json
 from pipeline.cli.replay import replay
+from pipeline.cli.report import report
 from pipeline.cli.resume import resume
 from pipeline.cli.sweep import sweep
 from pipeline.cli.sync import sync
@@ -27,7 +28,7 @@ def convene() -> None:
     """From labelled images to the best ensemble of convolutional networks that a budget can buy."""
 
 
-for verb in (sweep, resume, sync, ensemble, replay, export, predict, ui, list_):
+for verb in (sweep, resume, sync, ensemble, replay, report, export, predict, ui, list_):
     convene.add_command(verb)
 
 

@@ -21,6 +21,8 @@ def show_outcome(outcome: "Outcome", as_json: bool) -> None:
         print_json(asdict(outcome))
         return
     from pipeline import listing, terminal
+    from pipeline.record import SweepRecord
+    from pipeline.storage import Storage
 
     table, searched = listing.leaderboard(outcome)
     members = [member["trial"] for member in outcome.ensemble["members"]]
@@ -35,6 +37,7 @@ def show_outcome(outcome: "Outcome", as_json: bool) -> None:
         + (f"; {outcome.taken} earlier ones were known" if outcome.taken else ""),
         f"test set read {outcome.test_reads} time{'s' if outcome.test_reads > 1 else ''}"
         + (": its scores are no longer those of a first look" if outcome.test_reads > 1 else ""),
+        f"report:   {SweepRecord(Storage(outcome.storage), outcome.name).report}",
         f"browse:   convene ui{at}",
         f"ensemble: {outcome.export}",
     ]
