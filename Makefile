@@ -2,16 +2,19 @@
 python ?= python3
 bin := .venv/bin
 
-.PHONY: sweep test slow bench lint
+.PHONY: sweep test slow browser bench lint
 
 sweep: .venv/ready
 	$(bin)/convene sweep search_spaces/digits.toml
 
 test: .venv/ready
-	$(bin)/pytest -m "not slow"
+	$(bin)/pytest -m "not slow and not browser"
 
 slow: .venv/ready
 	$(bin)/pytest -m slow
+
+browser: .venv/ready
+	$(bin)/pytest -m browser
 
 bench: .venv/ready
 	$(bin)/python -m tests.bench

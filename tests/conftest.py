@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.browser import chromium
+
+__all__ = ["chromium"]  # a fixture
+
 # A sweep of seconds in which some trials fail: the highest rate always diverges without batch norm.
 SMALL_SPACE = """
 [data]

@@ -2,9 +2,9 @@
 
 import sys
 
-from tests.bench import memory, overhead, start
+from tests.bench import memory, overhead, report, start
 
-BENCHMARKS = {"start": start.run, "overhead": overhead.run, "memory": memory.run}
+BENCHMARKS = {"start": start.run, "overhead": overhead.run, "memory": memory.run, "report": report.run}
 
 
 def main() -> None:
