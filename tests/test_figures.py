@@ -13,8 +13,7 @@ from optuna.trial import TrialState, create_trial
 from pipeline import figures
 from pipeline.diagnosis import CalibrationBin
 from pipeline.figures import Candidate, Course, Figure, Score
-from pipeline.figures.figure import scale
-from pipeline.figures.search import evenly
+from pipeline.figures.figure import evenly, scale
 from pipeline.selection import Ensembled
 
 COURSES = [
@@ -102,6 +101,25 @@ def test_each_is_one_that_plotly_takes_in_light_and_dark() -> None:
         json.dumps([figure.data, figure.layout], allow_nan=False)
         for palette in (figures.LIGHT, figures.DARK):
             go.Figure(coloured(figure.data, palette), coloured(figure.layout, palette))
+
+
+def luminance(colour: str) -> float:
+    """Relative, as WCAG 2.2 defines it."""
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(share * c for share, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("palette", [figures.LIGHT, figures.DARK], ids=["light", "dark"])
+def test_words_and_marks_stand_out_from_the_paper(palette: dict[str, str]) -> None:
+    def contrast(role: str) -> float:
+        pair = sorted([luminance(palette[role]), luminance(palette["paper"])])
+        return (pair[1] + 0.05) / (pair[0] + 0.05)
+
+    # WCAG 2.2 asks for 4.5 of text and for 3 of marks; stopped trials are meant to stand back.
+    assert min(contrast(role) for role in ("ink", "muted", "ensemble", "single", "failed")) >= 4.5
+    assert contrast("complete") >= 3
+    assert contrast("stopped") >= 2
 
 
 def trace(figure: Figure | None, name: str) -> dict[str, Any]:

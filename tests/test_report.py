@@ -164,7 +164,7 @@ def test_its_words_agree_with_what_was_recorded(findings: Findings) -> None:
     )
     chosen = findings.ensembled[len(findings.members) - 1]
     assert chosen.valid_loss == pytest.approx(findings.result.ensemble["valid_loss"], rel=1e-6)
-    assert f"{chosen.valid_loss:.3g}" in answers.sizes(findings.ensembled, chosen.size)
+    assert wording.significant(chosen.valid_loss) in answers.sizes(findings.ensembled, chosen.size)
 
 
 def test_a_picture_shows_each_mistake_that_was_kept(findings: Findings, page: Reader) -> None:
@@ -273,6 +273,14 @@ def test_a_page_that_fails_is_told_and_no_more(
 )
 def test_percents(share: float, count: int, text: str) -> None:
     assert wording.percent(share, count).replace(wording.NO_BREAK, " ") == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.012, "0.0120"), (1.5, "1.50"), (128.0, "128"), (1e-5, "1.00e-05"), (4_000_000.0, "4.00e+06")],
+)
+def test_significant_digits(value: float, text: str) -> None:
+    assert wording.significant(value) == text
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Figures for plotly.js: pure functions of what was measured. Colours are roles, which a page resolves."""
 
 from pipeline.figures.figure import DARK, LIGHT, Figure, words
+from pipeline.figures.parameters import importances, parallel_coordinates
 from pipeline.figures.scores import Score, accuracies, confidences, ensemble_sizes, reliability
-from pipeline.figures.search import Course, history, importances, learning_curves, parallel_coordinates
+from pipeline.figures.search import Course, history, learning_curves
 from pipeline.figures.trade_off import Candidate, pareto_front, simplest, trade_off
 
 __all__ = [

@@ -3,7 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+
+Item = TypeVar("Item")
 
 # The roles, as `@ensemble` in a figure, in a light and in a dark page. Blue and orange are told apart with
 # any colour vision, and from the greys by lightness too.
@@ -88,6 +92,13 @@ def _short(tick: float) -> str:
         if tick >= size:
             return f"{tick / size:g}{letter}"
     return f"{tick:g}"
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """All items, or the first, the last and what lies evenly between them, `most` in all."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(place)] for place in np.linspace(0, len(items) - 1, most)]
 
 
 def mark_size(count: int) -> float:

@@ -9,10 +9,15 @@ from pipeline.diagnosis import CalibrationBin, duel, expected_calibration_error
 from pipeline.evidence import Evidence
 from pipeline.figures import Candidate, Figure, simplest, words
 from pipeline.report.findings import Findings, Trial
-from pipeline.report.wording import NO_BREAK, interval, listing, percent, plural
+from pipeline.report.wording import NO_BREAK, interval, listing, percent, plural, significant
 from pipeline.selection import Ensembled
 
-_LIKELY_CHANCE = 0.05
+# What a p-value up to the number is called.
+_CHANCE = (
+    (0.05, "a difference that chance alone seldom makes"),
+    (0.2, "a difference that chance alone sometimes makes"),
+    (1.0, "a difference that chance alone often makes"),
+)
 _TELLING = 0.05  # importance
 
 
@@ -67,11 +72,7 @@ def _difference(examined: Evidence, single: int) -> str:
     result = duel(examined.averaged, examined.by_trial[single], examined.labels)
     if not result.first_only + result.second_only:
         return "Both are right on the same images."
-    verdict = (
-        "a difference that chance alone often makes"
-        if result.chance > _LIKELY_CHANCE
-        else "more than chance makes"
-    )
+    verdict = next(words for most, words in _CHANCE if result.chance <= most)
     return (
         f"On the same images, the ensemble rights {plural(result.first_only, 'mistake')} of that network "
         f"and adds {result.second_only or 'none'}: {verdict} "
@@ -84,11 +85,13 @@ def sizes(ensembled: Sequence[Ensembled], chosen: int) -> str:
     if len(ensembled) < 2:
         return "There is only one network to choose."
     best = min(ensembled, key=lambda each: each.valid_loss)
-    parts = [f"alone the best network has a validation loss of {ensembled[0].valid_loss:.3g}"]
+    parts = [f"alone the best network has a validation loss of {significant(ensembled[0].valid_loss)}"]
     if 1 < chosen <= len(ensembled):
-        parts.append(f"the {chosen} that were chosen together {ensembled[chosen - 1].valid_loss:.3g}")
+        parts.append(
+            f"the {chosen} that were chosen together {significant(ensembled[chosen - 1].valid_loss)}"
+        )
     if best.size != chosen:
-        parts.append(f"the lowest, {best.valid_loss:.3g}, takes {best.size}")
+        parts.append(f"the lowest, {significant(best.valid_loss)}, takes {best.size}")
     sentence = listing(parts)
     return sentence[0].upper() + sentence[1:] + "."
 
@@ -107,7 +110,7 @@ def search(findings: Findings) -> str:
     sentence = text[0].upper() + text[1:] + "."
     if findings.ranked and (left := findings.ranked[0].record):
         best, value = findings.ranked[0].number, getattr(left.last, findings.objective)
-        sentence += f" The best, trial {best}, has a {words(findings.objective)} of {value:.3g}."
+        sentence += f" The best, trial {best}, has a {words(findings.objective)} of {significant(value)}."
     return sentence
 
 

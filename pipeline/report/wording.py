@@ -44,10 +44,15 @@ def short(value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, float):
-        return f"{value:.3g}"
+        return significant(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
+
+
+def significant(value: float) -> str:
+    """A number to three digits, of which the last may be 0: 0.0120, 1.55, 128."""
+    return f"{value:#.3g}".rstrip(".")
 
 
 def listing(parts: Sequence[str]) -> str:
