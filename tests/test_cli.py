@@ -61,7 +61,7 @@ def refused(answer: Callable[..., tuple[int, str, str]], *arguments: str, says: 
             ["sweep", "space.toml", "--set", "network.depth=99"],
             ["network.depth = 99", "less than or equal to 16"],
         ),
-        (["sweep", "space.toml", "--trials", "0"], ["search.trials = 0", "greater than or equal to 1"]),
+        (["sweep", "space.toml", "--trials", "0"], ["--trials 0", "at least 1, or +N"]),
         (["sweep", "space.toml", "--trials", "many"], ["--trials", "many"]),
         (["sweep", "space.toml", "--time-budget", "soon"], ["search.time_budget = 'soon'", "30m"]),
         (["sweep", "space.toml", "--concurrency", "0"], ["search.concurrency = 0"]),
