@@ -105,7 +105,12 @@ class NetworkConfig(Section):
     pooling: Literal["max", "average", "none"] = "max"
     """What follows each convolution."""
     pool_size: Annotated[int, Field(ge=2, le=8)] = 2
-    """Height, width and step of the pooling window, in pixels."""
+    """Height and width of the pooling window, in pixels."""
+    pool_stride: Annotated[int, Field(ge=1, le=8)] | None = None
+    """Step of the pooling window, in pixels. Without it, `pool_size`, so that windows do not overlap."""
+    pool_padding: Literal["valid", "same"] = "valid"
+    """`valid` drops the pixels at the edge that fill no window; `same` lets windows reach past the edge,
+    where there is nothing, not zeros: 7 pixels pool to 4, and a stride of 1 keeps the size."""
     batch_norm: bool = True
     """Batch normalisation after each pooling."""
     activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"] = "relu"

@@ -3,7 +3,10 @@
 from pipeline.config import NetworkConfig
 
 # What the sizes follow from.
-FIELDS = ("kernel_size", "depth", "filters", "stride", "padding", "pooling", "pool_size")
+FIELDS = (
+    *("kernel_size", "depth", "filters", "stride", "padding"),
+    *("pooling", "pool_size", "pool_stride", "pool_padding"),
+)
 
 
 def output_size(size: int, kernel: int, padding: int, stride: int) -> int:
@@ -30,7 +33,15 @@ def convolved(config: NetworkConfig, size: int) -> int:
 
 def pooled(config: NetworkConfig, size: int) -> int:
     """Pixels along one side after a block's pooling."""
-    return size if config.pooling == "none" else output_size(size, config.pool_size, 0, config.pool_size)
+    if config.pooling == "none":
+        return size
+    padding = config.pool_size - 1 if config.pool_padding == "same" else 0
+    return output_size(size, config.pool_size, padding, pool_stride(config))
+
+
+def pool_stride(config: NetworkConfig) -> int:
+    """Step of the pooling window, in pixels."""
+    return config.pool_stride or config.pool_size
 
 
 def size_after(config: NetworkConfig, size: int) -> int:

@@ -1,5 +1,6 @@
 """The convolutional network that a configuration describes."""
 
+import math
 from collections.abc import Callable
 from typing import final
 
@@ -7,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.config import NetworkConfig
-from pipeline.geometry import filters, misfit, size_after
+from pipeline.geometry import filters, misfit, pool_stride, size_after
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -88,16 +90,49 @@ def _block(config: NetworkConfig, channels: int, maps: int) -> nn.Sequential:
     block.append(
         nn.Conv2d(channels, maps, config.kernel_size, config.stride, padding, bias=not config.batch_norm)
     )
-    if config.pooling == "max":
-        block.append(nn.MaxPool2d(config.pool_size))
-    elif config.pooling == "average":
-        block.append(nn.AvgPool2d(config.pool_size))
+    if config.pooling != "none":
+        block.append(_pooling(config))
     if config.batch_norm:
         block.append(nn.BatchNorm2d(maps))
     block.append(_ACTIVATIONS[config.activation]())
     if config.dropout:
         block.append(nn.Dropout(config.dropout))
     return block
+
+
+def _pooling(config: NetworkConfig) -> nn.Module:
+    size, stride = config.pool_size, pool_stride(config)
+    if config.pool_padding == "same":
+        return SamePooling(config.pooling, size, stride)
+    return nn.MaxPool2d(size, stride) if config.pooling == "max" else nn.AvgPool2d(size, stride)
+
+
+@final
+class SamePooling(nn.Module):
+    """Pooling whose windows reach past the edges, where there is nothing: no maximum, and no part of a mean.
+
+    PyTorch's own padding is the same on all sides, which windows of an even size would need to be one pixel
+    more on the right and bottom.
+    """
+
+    def __init__(self, pooling: str, size: int, stride: int) -> None:
+        super().__init__()
+        self._pooling, self._size, self._stride = pooling, size, stride
+        self._sides = ((size - 1) // 2, size // 2) * 2
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Pooled maps [example, map, height, width]."""
+        if self._pooling == "max":
+            return functional.max_pool2d(self._padded(maps, -math.inf), self._size, self._stride)
+        # The mean over a window with zeros for what is not there, by the part of the window that is.
+        there = maps.new_ones(1, 1, *maps.shape[2:])
+        means, parts = (
+            functional.avg_pool2d(self._padded(part, 0), self._size, self._stride) for part in (maps, there)
+        )
+        return means / parts
+
+    def _padded(self, maps: Tensor, value: float) -> Tensor:
+        return functional.pad(maps, self._sides, value=value)
 
 
 def _head(config: NetworkConfig, features: int, classes: int) -> nn.Sequential:

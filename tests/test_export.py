@@ -75,7 +75,9 @@ def write(ensemble, pixels, folder):
 
 @pytest.fixture(scope="module")
 def ensemble():
-    return AveragedLogits([network(0, kernel_size=4), network(1, dropout=0.5)], [3.0, 1.0]).eval()
+    padded = {"pool_size": 3, "pool_padding": "same"}
+    members = [network(0, kernel_size=4, pooling="average", **padded), network(1, dropout=0.5, **padded)]
+    return AveragedLogits(members, [3.0, 1.0]).eval()
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,8 @@ networks = st.builds(
     padding=st.sampled_from(["same", "valid"]),
     pooling=st.sampled_from(["max", "average", "none"]),
     pool_size=st.integers(2, 4),
+    pool_stride=st.one_of(st.none(), st.integers(1, 5)),
+    pool_padding=st.sampled_from(["valid", "same"]),
     batch_norm=st.booleans(),
 )
 shapes = st.tuples(st.sampled_from([1, 3]), sizes, sizes)
@@ -67,7 +69,11 @@ def layers(config: NetworkConfig, image: Tensor) -> Tensor:
             image = functional.pad(image, (before, kernel - 1 - before) * 2)
         image = functional.conv2d(image, torch.zeros(1, 1, kernel, kernel), stride=step)
         if config.pooling != "none":
-            image = functional.avg_pool2d(image, config.pool_size)
+            size = config.pool_size
+            if config.pool_padding == "same":
+                before = (size - 1) // 2
+                image = functional.pad(image, (before, size - 1 - before) * 2)
+            image = functional.avg_pool2d(image, size, config.pool_stride or size)
     return image
 
 
@@ -113,6 +119,10 @@ def test_a_network_fits_if_and_only_if_its_layers_run(
         ({"depth": 16, "stride": 2, "pooling": "none"}, (1, 8, 8), None),
         ({"depth": 1, "pool_size": 8}, (1, 8, 8), None),
         ({"depth": 2, "pool_size": 8}, (1, 8, 8), "block 2: pooling 8 pixels on 1 leaves none"),
+        # Overlapping windows shrink a map less, and padded ones round up.
+        ({"depth": 7, "pool_stride": 1}, (1, 8, 8), None),
+        ({"depth": 8, "pool_stride": 1}, (1, 8, 8), "block 8: pooling 2 pixels on 1 leaves none"),
+        ({"depth": 16, "pool_padding": "same"}, (1, 8, 8), None),
         # The list of filters says how many blocks there are.
         ({"depth": 1, "filters": (4, 4, 4, 4)}, (1, 8, 8), "block 4: pooling 2 pixels on 1"),
         ({"depth": 16, "filters": (4,)}, (1, 8, 8), None),

@@ -119,6 +119,11 @@ def test_each_activation_by_hand(activation: Any, at_minus_one: float) -> None:
         ),
         *(((1, 8, 8), {"pooling": value, "pool_size": 3}) for value in ("max", "average", "none")),
         *(
+            ((3, 9, 13), {"pooling": value, "pool_padding": "same", "depth": 2})
+            for value in ("max", "average")
+        ),
+        ((1, 8, 8), {"pool_size": 3, "pool_stride": 2}),
+        *(
             ((1, 8, 8), {"initialization": value, "dense": (8,)})
             for value in ("default", "kaiming", "xavier", "orthogonal")
         ),
