@@ -1,15 +1,20 @@
 """What was recorded, read back: the sweeps under a storage root, and a sweep's leaderboard."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import record
+from pipeline import opening, record, trials
 from pipeline.record import Outcome, SweepRecord
 from pipeline.storage import Storage
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+SORTS = ("created", "name", "trials", "valid_accuracy", "test_accuracy")
+"""What a list can be sorted by: names from A to Z, all else with the latest, largest or best first."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class ListedSweep:
 
     name: str
     state: str
-    """`finished`, or `unfinished` where the final stage is still to come."""
+    """`running`, `finished`, or `unfinished` where the final stage is still to come."""
     created: str
     dataset: str
     trials: int | None
@@ -27,18 +32,39 @@ class ListedSweep:
     test_reads: int
 
 
-def list_sweeps(storage: str | Path) -> list[ListedSweep]:
-    """The sweeps under a storage root, newest first."""
+@dataclass(frozen=True)
+class SweepView:
+    """A sweep as far as it has come."""
+
+    name: str
+    state: str
+    """As in a list."""
+    asked: int
+    """Trials that were asked for."""
+    states: dict[str, int]
+    """Trials in each state."""
+    searched: list[str]
+    """Columns of the table that were searched."""
+    outcome: Outcome | None
+    """Of the last final stage, if there was one."""
+    table: "pd.DataFrame"
+    """As `trials.parquet`."""
+
+
+def list_sweeps(storage: str | Path, pattern: str = "*", sort: str = "created") -> list[ListedSweep]:
+    """The sweeps under a storage root whose name matches (`mnist*`), by one of `SORTS`; newest first."""
     store = Storage(str(storage))
     listed = []
     for name in record.names(store):
+        if not fnmatchcase(name, pattern):
+            continue
         kept = SweepRecord(store, name)
         about, result = kept.about, kept.result
         ensemble = result.ensemble if result else {}
         listed.append(
             ListedSweep(
                 name,
-                "finished" if result else "unfinished",
+                _state(kept),
                 about.created,
                 about.dataset,
                 result.trials if result else None,
@@ -47,7 +73,32 @@ def list_sweeps(storage: str | Path) -> list[ListedSweep]:
                 len(kept.test_reads),
             )
         )
-    return sorted(listed, key=lambda sweep: sweep.created, reverse=True)
+    if sort == "name":
+        return sorted(listed, key=lambda sweep: sweep.name)
+    # What has no score yet stands last.
+    missing = "" if sort == "created" else -1
+    return sorted(listed, key=lambda sweep: getattr(sweep, sort) or missing, reverse=True)
+
+
+def view(name: str, storage: str | Path) -> SweepView:
+    """A recorded sweep, also one that is at work or was cut off. Raises InputError where there is none."""
+    import pandas as pd
+
+    kept = SweepRecord.open(Storage(str(storage)), name)
+    space, state, result = kept.space, _state(kept), kept.result
+    if state == "finished":
+        table = pd.read_parquet(kept.trials_table)
+    else:
+        table = trials.table_of(kept, space, opening.recorded_trials(kept))
+    states = {str(state): int(count) for state, count in table["state"].value_counts(sort=False).items()}
+    searched = [name for name in space.searched if name in table]
+    return SweepView(name, state, space.base.search.trials, states, searched, result, table)
+
+
+def _state(kept: SweepRecord) -> str:
+    if kept.is_busy:
+        return "running"
+    return "finished" if kept.result else "unfinished"
 
 
 def leaderboard(outcome: Outcome) -> tuple["pd.DataFrame", list[str]]:

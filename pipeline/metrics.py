@@ -1,6 +1,6 @@
 """What is measured: an epoch's row, and pure functions of logits and labels."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,11 @@ class Epoch:
 
     def metrics(self) -> dict[str, float]:
         """The row without its step, by the names that tracking and tables use."""
-        row = asdict(self)
-        del row["epoch"]
-        return row
+        return {name: getattr(self, name) for name in METRICS}
+
+
+METRICS = tuple(field.name for field in fields(Epoch) if field.name != "epoch")
+"""Names of what an epoch measures."""
 
 
 def accuracy(logits: Logits, labels: Labels) -> float:

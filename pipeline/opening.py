@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import datasets, geometry, search_space
+from pipeline import datasets, geometry, search_space, study
 from pipeline.config import Configuration
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError
@@ -16,7 +16,7 @@ from pipeline.record import About, SweepRecord
 from pipeline.sampler import any_admissible
 from pipeline.search_space import SearchSpace
 from pipeline.storage import Storage
-from pipeline.study import Study
+from pipeline.study import StudiedTrial, Study
 from pipeline.study_place import Place, shown
 
 DEFAULT_STORAGE = "mlruns"
@@ -44,14 +44,30 @@ def open_sweep(
     space = search_space.override(kept.space, changes or {})
     if more:
         space = search_space.override(space, {"search.trials": space.base.search.trials + more})
-    dataset = datasets.load(space.base.data)
+    dataset = recorded_data(kept)
+    opened = Study(space, misfit_of(space, dataset), *study_place(kept, kept.about))
+    return OpenSweep(kept, space, dataset, opened)
+
+
+def recorded_data(kept: SweepRecord) -> Dataset:
+    """The images that a recorded sweep was trained on. Raises InputError where they have changed."""
+    config = kept.space.base.data
+    dataset = datasets.load(config)
     if dataset.fingerprint != kept.about.fingerprint:
         raise InputError(
-            f"data.source = {space.base.data.source}: not the images that sweep {name} was trained on "
+            f"data.source = {config.source}: not the images that sweep {kept.name} was trained on "
             f"(fingerprint {dataset.fingerprint[:12]}, then {kept.about.fingerprint[:12]})"
         )
-    study = Study(space, misfit_of(space, dataset), *study_place(kept, kept.about))
-    return OpenSweep(kept, space, dataset, study)
+    return dataset
+
+
+def recorded_trials(kept: SweepRecord) -> list[StudiedTrial]:
+    """A recorded sweep's trials as far as they have come, also while another process is at work on it.
+
+    Raises:
+        InputError: if its study is in a database that cannot be reached.
+    """
+    return study.recorded_trials(*study_place(kept, kept.about))
 
 
 def study_place(kept: SweepRecord, about: About) -> tuple[Place, str]:

@@ -178,6 +178,18 @@ class SweepRecord:
             yield
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a process is at work on the sweep."""
+        try:
+            with self.files.local(_LOCK).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
     def space(self) -> SearchSpace:
         """The search space as resolved when the sweep began."""
         return search_space.parse(self.files.read(_SPACE).decode(), source=str(self.files.local(_SPACE)))

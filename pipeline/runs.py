@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -210,6 +210,15 @@ class SweepRuns:
             now = {**_scores(scored), "best_single_test_accuracy": scored.best_single.test_accuracy}
             self._log(self.parent, metrics={name: now[name] for name in now if has.get(name) != now[name]})
         client.set_terminated(self.parent, status)
+
+    def add_files(self, part: str, files: Iterable[Path], folder: str) -> bool:
+        """Logs files to the run of a part of this sweep; see `_find`. False where MLflow has no such run."""
+        run_id = self._find(part)
+        if run_id is None:
+            return False
+        for file in files:
+            self._connect().log_artifact(run_id, str(file), folder)
+        return True
 
     def _find(self, part: str) -> str | None:
         """The run of a part of this sweep: "sweep", "ensemble …" or a trial's number."""

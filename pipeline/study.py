@@ -175,18 +175,7 @@ class Study:
 
     def trials(self) -> list[StudiedTrial]:
         """All trials of the sweep itself, in order of number."""
-        return [
-            StudiedTrial(
-                trial.number,
-                trial.state.name,  # type: ignore[arg-type]  # WAITING is never asked for
-                trial.params,
-                trial.user_attrs.get("reason"),
-                tuple(trial.values) if trial.state is TrialState.COMPLETE else None,
-                trial.datetime_start.timestamp() if trial.datetime_start else 0.0,
-                trial.datetime_complete.timestamp() if trial.datetime_complete else None,
-            )
-            for trial in self._own()
-        ]
+        return _studied(self._own())
 
     def ranked(self) -> list[tuple[int, float]]:
         """Numbers of the complete trials and their objective of validation, from best to worst."""
@@ -200,6 +189,30 @@ class Study:
         return sorted(
             trial.number for trial in self._study.best_trials if _TAKEN_FROM not in trial.user_attrs
         )
+
+
+def recorded_trials(place: Place, name: str) -> list[StudiedTrial]:
+    """A sweep's own trials in order of number. The study is only read, and may be at work meanwhile."""
+    try:
+        study = optuna.load_study(study_name=name, storage=place.storage(mend=False), pruner=NopPruner())
+    except KeyError:  # it is only about to be created
+        return []
+    return _studied([trial for trial in study.get_trials() if _TAKEN_FROM not in trial.user_attrs])
+
+
+def _studied(trials: Sequence[FrozenTrial]) -> list[StudiedTrial]:
+    return [
+        StudiedTrial(
+            trial.number,
+            trial.state.name,  # type: ignore[arg-type]  # WAITING is never asked for
+            trial.params,
+            trial.user_attrs.get("reason"),
+            tuple(trial.values) if trial.state is TrialState.COMPLETE else None,
+            trial.datetime_start.timestamp() if trial.datetime_start else 0.0,
+            trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+        )
+        for trial in trials
+    ]
 
 
 @dataclass(frozen=True)

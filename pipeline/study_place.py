@@ -24,8 +24,11 @@ class Place:
         if self.url:
             self.storage()
 
-    def storage(self) -> BaseStorage:
-        """Opens it. Raises InputError where a database does not answer."""
+    def storage(self, *, mend: bool = True) -> BaseStorage:
+        """Opens it. Raises InputError where a database does not answer.
+
+        `mend` is for the one process that may write: another may be about to end the line that is cut off.
+        """
         if self.url:
             try:
                 return optuna.storages.get_storage(self.url)
@@ -33,7 +36,8 @@ class Place:
                 where, why = shown(self.url), last_line(error)
                 raise InputError(f"OPTUNA_STORAGE = {where}: cannot be opened: {why}") from None
         if self.journal:
-            _mend(self.journal)
+            if mend:
+                _mend(self.journal)
             return JournalStorage(JournalFileBackend(str(self.journal)))
         return InMemoryStorage()
 

@@ -1,7 +1,7 @@
 """What a terminal shows of a sweep: the live view while it runs, the tables after. Makes, prints nothing."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from rich import box
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pipeline.record import Outcome
 
 _LEADERBOARD_ROWS = 10
+_ENDS = {"PRUNED": "{} stopped", "FAIL": "failed", "RUNNING": "{} so far"}
+_CONFUSIONS = 10
 
 
 @final
@@ -105,10 +107,19 @@ def _leaderboard(table: "pd.DataFrame", searched: Sequence[str], members: Sequen
         board.add_row(
             "*" if row["trial"] in members else "",
             *(_cell(row.get(name)) for name in scored),
-            {"PRUNED": f"{row['epochs']} stopped", "FAIL": "failed"}.get(row["state"], str(row["epochs"])),
+            _ENDS.get(row["state"], "{}").format(row["epochs"]),
             *(_cell(row.get(name)) for name in short),
         )
     return board
+
+
+def members(outcome: "Outcome") -> Table:
+    """The ensemble's members, best first."""
+    table = _table("member", "weight", "valid", "test", left=())
+    for member in outcome.ensemble["members"]:
+        scored = (f"{member[name]:.2%}" for name in ("valid_accuracy", "test_accuracy"))
+        table.add_row(str(member["trial"]), f"{member['weight']:.3g}", *scored)
+    return table
 
 
 def scores(outcome: "Outcome") -> Table:
@@ -133,7 +144,7 @@ def scores(outcome: "Outcome") -> Table:
 def sweeps(listed: "Sequence[ListedSweep]") -> Table:
     """The sweeps under a storage root."""
     left = ("name", "state", "created", "data")
-    table = _table(*left, "trials", "valid", "test", "test reads", left=left)
+    table = _table(*left, "trials", "valid", "test", "test\nreads", left=left)
     for sweep in listed:
         table.add_row(
             sweep.name,
@@ -145,6 +156,61 @@ def sweeps(listed: "Sequence[ListedSweep]") -> Table:
             "" if sweep.test_accuracy is None else f"{sweep.test_accuracy:.2%}",
             str(sweep.test_reads),
         )
+    return table
+
+
+def exhibit(what: str, numbers: Mapping[str, Any], console: Console) -> list[RenderableType]:
+    """What a kind of picture says in numbers."""
+    if what == "confusion":
+        right = f"{numbers['right']:,} of {numbers['images']:,} validation images are right"
+        return [_confusion(numbers["classes"], numbers["confusion"], console), Text(right)]
+    if what == "predict":
+        return [_predictions(numbers["predictions"])]
+    if what == "errors":
+        count = Text(f"{numbers['errors']:,} errors on {numbers['images']:,} validation images")
+        return [_predictions(numbers["shown"]), count] if numbers["shown"] else [count]
+    if what == "filters":
+        return [
+            Text(
+                f"layer {layer['layer']}: {layer['filters']} filters, input channel {layer['channel']} "
+                f"of {layer['channels']}; full colour is a weight of {layer['largest_weight']:.3g}"
+            )
+            for layer in numbers["layers"]
+        ]
+    return []
+
+
+def _predictions(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("image", "truth", "predicted", "probability", left=("image", "truth", "predicted"))
+    for row in rows:
+        wrong = row["truth"] not in (None, row["predicted"])
+        predicted = Text(row["predicted"] + (" (wrong)" if wrong else ""))
+        table.add_row(Text(row["image"]), Text(row["truth"] or ""), predicted, f"{row['probability']:.4f}")
+    return table
+
+
+def _confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], console: Console) -> Table:
+    """Truth by row and prediction by column; where that is too wide, the most frequent errors."""
+    table = _table("truth", *classes, "right", left=("truth",))
+    for name, row, number in zip(classes, counts, range(len(classes)), strict=True):
+        share = f"{row[number] / sum(row):.1%}" if sum(row) else ""
+        table.add_row(name, *(str(count or "") for count in row), share)
+    unbounded = console.options.update(max_width=10_000)
+    if Measurement.get(console, unbounded, table).maximum <= console.width:
+        return table
+    return _confusions(classes, counts)
+
+
+def _confusions(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
+    errors = [
+        (count, classes[truth], classes[predicted])
+        for truth, row in enumerate(counts)
+        for predicted, count in enumerate(row)
+        if count and truth != predicted
+    ]
+    table = _table("errors", "truth", "predicted", left=("truth", "predicted"))
+    for count, truth, predicted in sorted(errors, key=lambda error: -error[0])[:_CONFUSIONS]:
+        table.add_row(str(count), Text(truth), Text(predicted))
     return table
 
 

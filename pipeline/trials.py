@@ -1,11 +1,15 @@
 """The trials of a sweep: as MLflow is to show them, and as a table."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import checkpoint
+from pipeline.metrics import METRICS
 from pipeline.opening import OpenSweep
+from pipeline.record import SweepRecord
 from pipeline.runs import TrialView
+from pipeline.search_space import SearchSpace
+from pipeline.study import StudiedTrial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,31 +39,37 @@ def table(sweep: OpenSweep, runs: Mapping[int, str]) -> "pd.DataFrame":
     `runs` are the trials' MLflow runs, as far as there are. `pareto` is there where there are several
     objectives: whether no other trial beats it in all.
     """
+    several = len(sweep.space.base.search.objectives) > 1
+    found = table_of(sweep.kept, sweep.space, sweep.study.trials())
+    if several:
+        found.insert(3, "pareto", found["trial"].isin(sweep.study.pareto()))
+    found["mlflow_run_id"] = [runs.get(number) for number in found["trial"]]
+    return found
+
+
+def table_of(kept: SweepRecord, space: SearchSpace, studied: Sequence[StudiedTrial]) -> "pd.DataFrame":
+    """A sweep's trials as far as they have come; see `table`."""
     import pandas as pd
 
-    several = len(sweep.space.base.search.objectives) > 1
-    pareto = sweep.study.pareto() if several else []
     rows = []
-    for trial in sweep.study.trials():
-        left = checkpoint.load_record(sweep.kept.files, trial.number)
+    for trial in studied:
+        left = checkpoint.load_record(kept.files, trial.number)
         rows.append(
             {
                 "trial": trial.number,
                 "state": trial.state,
                 "reason": trial.reason,
-                **({"pareto": trial.number in pareto} if several else {}),
                 "epochs": len(left.epochs) if left else 0,
                 "seconds": left.seconds if left else None,
                 "parameters": left.parameters if left else None,
                 "latency_ms": left.latency_ms if left else None,
-                **(left.last.metrics() if left else {}),
-                **sweep.space.settings(trial.parameters, trial.number),
-                "mlflow_run_id": runs.get(trial.number),
+                **(left.last.metrics() if left else dict.fromkeys(METRICS)),
+                **space.settings(trial.parameters, trial.number),
             }
         )
-    return pd.DataFrame(rows).sort_values(
-        ["state", "valid_loss", "trial"], key=_by_outcome, ignore_index=True
-    )
+    return pd.DataFrame(
+        rows, columns=None if rows else ["trial", "state", "reason", "valid_loss"]
+    ).sort_values(["state", "valid_loss", "trial"], key=_by_outcome, ignore_index=True)
 
 
 def images_trained(sweep: OpenSweep) -> int:

@@ -51,7 +51,7 @@ def test_a_classic_is_the_network_and_recipe_of_its_source(name: str) -> None:
     assert parameter_count(ConvNet(network, (1, 28, 28), 10, statistics, statistics)) == parameters
     assert training.epochs * (55_000 // training.batch_size) == steps
     # Nothing is searched, nothing stopped, and nothing of our own recipe is left.
-    assert not space.distributions
+    assert not space.searched
     assert space.base.search.scheduler == "none"
     assert space.base.search.trials == space.base.ensemble.size == (2 if name == "ensemble" else 1)
     assert (training.optimizer, training.schedule) == ("adam", "constant")

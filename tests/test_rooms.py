@@ -21,7 +21,7 @@ ORDER = [
     *("registry", "runs", "tracking", "server", "trials", "worker", "cluster", "observer", "sweep", "replay"),
     *("selection", "diagnosis", "evidence", "ensemble", "figures", "report", "prediction", "proof"),
     *("model_card", "export", "final", "revisit", "workflow"),
-    *("listing", "terminal", "cli"),
+    *("listing", "subject", "pictures", "exhibits", "gallery", "terminal", "cli"),
 ]
 
 # What a room names in annotations alone, though it comes later: nothing is imported when it runs.

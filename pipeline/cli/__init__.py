@@ -16,6 +16,7 @@ from pipeline.cli.printing import print_json
 from pipeline.cli.replay import replay
 from pipeline.cli.report import report
 from pipeline.cli.resume import resume
+from pipeline.cli.show import show
 from pipeline.cli.sweep import sweep
 from pipeline.cli.sync import sync
 from pipeline.cli.ui import ui
@@ -28,7 +29,7 @@ def convene() -> None:
     """From labelled images to the best ensemble of convolutional networks that a budget can buy."""
 
 
-for verb in (sweep, resume, sync, ensemble, replay, report, export, predict, ui, list_):
+for verb in (sweep, resume, sync, ensemble, replay, show, report, export, predict, ui, list_):
     convene.add_command(verb)
 
 

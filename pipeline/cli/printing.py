@@ -1,6 +1,7 @@
 """What the verbs print."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,10 @@ from pipeline.cli.options import STORAGE
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.listing import SweepView
     from pipeline.record import Outcome
+
+_REASONS = 5  # failed trials whose reason is told
 
 
 def show_outcome(outcome: "Outcome", as_json: bool) -> None:
@@ -29,22 +33,64 @@ def show_outcome(outcome: "Outcome", as_json: bool) -> None:
     out = console()
     out.print(terminal.leaderboard(table, searched, members, out))
     out.print(terminal.scores(outcome))
+    _print_lines([*_summary(outcome), *_ways_on(outcome)])
+
+
+def show_view(view: "SweepView", as_json: bool) -> None:
+    """A sweep's leaderboard, members and scores, as far as it has come; or their JSON."""
+    outcome = view.outcome
+    if as_json:
+        scored = asdict(outcome) if outcome else {"ensemble": None, "best_single": None, "test_reads": 0}
+        keys = ("ensemble", "best_single", "test_reads")
+        content = {"name": view.name, "state": view.state, "asked": view.asked, "states": view.states}
+        rows = json.loads(view.table.to_json(orient="records"))  # whose NaN is null
+        print_json(content | {key: scored[key] for key in keys} | {"trials": rows})
+        return
+    from pipeline import terminal
+
+    members = [member["trial"] for member in outcome.ensemble["members"]] if outcome else []
+    out = console()
+    if len(view.table):
+        out.print(terminal.leaderboard(view.table, view.searched, members, out))
+    if outcome:
+        out.print(terminal.members(outcome))
+        out.print(terminal.scores(outcome))
+        _print_lines(_summary(outcome))
+    if view.state != "finished":
+        states = ", ".join(f"{count} {state}" for state, count in view.states.items()) or "none begun"
+        _print_lines([f"sweep {view.name} is {view.state}: of {view.asked} trials {states}"])
+    failed = view.table[view.table["state"] == "FAIL"].head(_REASONS)
+    _print_lines([f"trial {row['trial']} failed: {row['reason']}" for row in failed.to_dict("records")])
+
+
+def _summary(outcome: "Outcome") -> list[str]:
+    from pipeline import terminal
+
     states = ", ".join(f"{count} {state}" for state, count in outcome.states.items())
-    at = "" if outcome.storage == str(Path(STORAGE).absolute()) else f" --storage {outcome.storage}"
-    lines = [
+    return [
         f"sweep {outcome.name}: {outcome.trials} trials ({states}) "
         f"in {terminal.duration(outcome.wall_seconds)}; * in the ensemble"
         + (f"; {outcome.taken} earlier ones were known" if outcome.taken else ""),
         f"test set read {outcome.test_reads} time{'s' if outcome.test_reads > 1 else ''}"
         + (": its scores are no longer those of a first look" if outcome.test_reads > 1 else ""),
+    ]
+
+
+def _ways_on(outcome: "Outcome") -> list[str]:
+    at = "" if outcome.storage == str(Path(STORAGE).absolute()) else f" --storage {outcome.storage}"
+    waiting = outcome.mlflow["waiting"]
+    lacks = f"MLflow lacks {waiting} records; write them with: convene sync {outcome.name}"
+    return [
         f"report:   {SweepRecord(Storage(outcome.storage), outcome.name).report}",
         f"browse:   convene ui{at}",
         f"ensemble: {outcome.export}",
+        *([lacks] if waiting else []),
     ]
-    if outcome.mlflow["waiting"]:
-        lines.append(
-            f"MLflow lacks {outcome.mlflow['waiting']} records; write them with: convene sync {outcome.name}"
-        )
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    """Text as it is, on lines as long as it needs."""
+    out = console()
     for line in lines:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
