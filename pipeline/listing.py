@@ -49,6 +49,8 @@ class SweepView:
     """Of the last final stage, if there was one."""
     table: "pd.DataFrame"
     """As `trials.parquet`."""
+    resume: str
+    """The command that finishes it."""
 
 
 def list_sweeps(storage: str | Path, pattern: str = "*", sort: str = "created") -> list[ListedSweep]:
@@ -92,7 +94,8 @@ def view(name: str, storage: str | Path) -> SweepView:
         table = trials.table_of(kept, space, opening.recorded_trials(kept))
     states = {str(state): int(count) for state, count in table["state"].value_counts(sort=False).items()}
     searched = [name for name in space.searched if name in table]
-    return SweepView(name, state, space.base.search.trials, states, searched, result, table)
+    asked, resume = space.base.search.trials, kept.command("resume")
+    return SweepView(name, state, asked, states, searched, result, table, resume)
 
 
 def _state(kept: SweepRecord) -> str:

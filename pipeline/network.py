@@ -118,7 +118,6 @@ class SamePooling(nn.Module):
     def __init__(self, pooling: str, size: int, stride: int) -> None:
         super().__init__()
         self._pooling, self._size, self._stride = pooling, size, stride
-        self._sides = ((size - 1) // 2, size // 2) * 2
 
     def forward(self, maps: Tensor) -> Tensor:
         """Pooled maps [example, map, height, width]."""
@@ -132,7 +131,13 @@ class SamePooling(nn.Module):
         return means / parts
 
     def _padded(self, maps: Tensor, value: float) -> Tensor:
-        return functional.pad(maps, self._sides, value=value)
+        """With so much around the maps as windows reach into; padding copies them, so not where none does."""
+        before = (self._size - 1) // 2
+        sides = []
+        for pixels in maps.shape[:1:-1]:  # width, then height
+            last = (pixels - 1) // self._stride * self._stride - before  # where the last window begins
+            sides += [before, max(0, last + self._size - pixels)]
+        return functional.pad(maps, sides, value=value) if any(sides) else maps
 
 
 def _head(config: NetworkConfig, features: int, classes: int) -> nn.Sequential:

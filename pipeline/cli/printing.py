@@ -57,8 +57,10 @@ def show_view(view: "SweepView", as_json: bool) -> None:
         out.print(terminal.scores(outcome))
         _print_lines(_summary(outcome))
     if view.state != "finished":
-        states = ", ".join(f"{count} {state}" for state, count in view.states.items()) or "none begun"
-        _print_lines([f"sweep {view.name} is {view.state}: of {view.asked} trials {states}"])
+        states = ", ".join(f"{count} {state}" for state, count in view.states.items()) or "none has begun"
+        _print_lines([f"sweep {view.name} is {view.state}; of {view.asked} trials: {states}"])
+    if view.state == "unfinished":
+        _print_lines([f"go on with: {view.resume}"])
     failed = view.table[view.table["state"] == "FAIL"].head(_REASONS)
     _print_lines([f"trial {row['trial']} failed: {row['reason']}" for row in failed.to_dict("records")])
 
