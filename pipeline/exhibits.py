@@ -93,7 +93,7 @@ def filters(chosen: Subject, wish: Wish) -> Exhibit:
             continue
         weights = convolution.weight.detach().numpy()  # [filter, channel, height, width]
         count, channels, *size = weights.shape
-        if channel >= channels:
+        if not 0 <= channel < channels:
             has = ranges(range(channels))
             raise InputError(
                 f"--channel {channel}: layer {layer} of {chosen.name} has the input channels {has}; "

@@ -58,17 +58,24 @@ class Predicted:
 
 @_styled
 def samples(classes: Sequence[str], images: Sequence[Sequence[Pixels]], title: str) -> Figure:
-    """A row of images for each class."""
-    columns = max(map(len, images))
-    figure, grid = _grid(len(classes), columns, cell=(0.85, 0.85), title=title)
-    for name, row, axes in zip(classes, images, grid, strict=True):
-        for place in axes:
-            place.axis("off")
-        for pixels, place in zip(row, axes, strict=False):
-            _show(place, pixels)
-        axes[0].text(
-            -0.15, 0.5, _short(name), transform=axes[0].transAxes, ha="right", va="center", fontsize=11
-        )
+    """A row of images for each class. All have one size; where a row has fewer, white is left."""
+    _, height, width = next(pixels for row in images for pixels in row).shape
+    columns, gap = max(map(len, images)), max(1, width // 10)
+    high, wide = height + gap, width + gap
+    canvas = np.full((len(images) * high - gap, columns * wide - gap, 3), 255, np.uint8)
+    for number, row in enumerate(images):
+        for column, pixels in enumerate(row):
+            place = np.s_[number * high : number * high + height, column * wide : column * wide + width]
+            canvas[place] = pixels.transpose(1, 2, 0)  # one channel stands for all three
+    figure = Figure(figsize=(0.8 * columns * min(1.5, wide / high) + 1.5, 0.8 * len(images) + 0.6))
+    figure.suptitle(title)
+    axes = figure.subplots()
+    axes.imshow(canvas)
+    middles = np.arange(len(images)) * high + (height - 1) / 2
+    axes.set_yticks(middles, [_short(name) for name in classes], fontsize=11)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
     return figure
 
 

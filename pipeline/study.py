@@ -193,6 +193,8 @@ class Study:
 
 def recorded_trials(place: Place, name: str) -> list[StudiedTrial]:
     """A sweep's own trials in order of number. The study is only read, and may be at work meanwhile."""
+    if place.journal and not place.journal.exists():
+        return []
     try:
         study = optuna.load_study(study_name=name, storage=place.storage(mend=False), pruner=NopPruner())
     except KeyError:  # it is only about to be created

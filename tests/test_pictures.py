@@ -29,7 +29,7 @@ RIGHT, WRONG, UNKNOWN = (predicted(truth, 0.1, 0.6, 0.3, 0.0) for truth in (1, 2
 COUNTS = np.array([[5, 1, 0, 0], [0, 6, 0, 0], [2, 0, 4, 0], [0, 0, 0, 7]])
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "samples": lambda: pictures.samples(CLASSES, [[GREY], [GREY] * 3, [], [COLOR]], "samples"),
+    "samples": lambda: pictures.samples(CLASSES, [[GREY], [GREY] * 3, [], [GREY]], "samples"),
     "filters": lambda: pictures.filters(np.linspace(-1, 1, 45).reshape(5, 3, 3), 1.0, "filters"),
     "filters of nothing": lambda: pictures.filters(np.zeros((1, 1, 1)), 0.0, "filters"),
     "features": lambda: pictures.feature_maps(COLOR, [("a", np.ones((3, 8, 8))), ("b", -GREY / 9)], "maps"),
@@ -91,11 +91,28 @@ def drawn(axes: Axes) -> np.ma.MaskedArray:
     return np.ma.masked_invalid(array)
 
 
+def test_samples_are_rows_of_images_as_they_are() -> None:
+    pale = GREY // 2 + 100
+    (axes,) = pictures.samples(["one", "none", "two"], [[pale], [], [GREY, pale]], "").axes
+    shown = drawn(axes)
+    assert shown.shape == (3 * 8 + 2, 2 * 8 + 1, 3)  # a pixel apart
+    for row, column, pixels in ((0, 0, pale), (18, 0, GREY), (18, 9, pale)):
+        for channel in range(3):
+            np.testing.assert_array_equal(shown[row : row + 8, column : column + 8, channel], pixels[0])
+    assert (shown[9:17] == 255).all() and (shown[:8, 9:] == 255).all()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "none", "two"]
+    assert [label.get_position()[1] for label in axes.get_yticklabels()] == [3.5, 12.5, 21.5]
+
+    (axes,) = pictures.samples(["a"], [[COLOR]], "").axes
+    np.testing.assert_array_equal(drawn(axes), COLOR.transpose(1, 2, 0))
+
+
 def test_an_image_is_shown_as_it_is() -> None:
-    grey, color = (pictures.samples(["a"], [[pixels]], "").axes[0] for pixels in (GREY // 2 + 100, COLOR))
-    np.testing.assert_array_equal(drawn(grey), (GREY // 2 + 100)[0])
+    for pixels in (GREY // 2 + 100, COLOR):
+        image, *_ = pictures.feature_maps(pixels, [("a", np.ones((1, 2, 2)))], "").axes
+        np.testing.assert_array_equal(drawn(image).reshape(8, 8, -1), pixels.transpose(1, 2, 0))
+    grey, *_ = pictures.feature_maps(GREY, [("a", np.ones((1, 2, 2)))], "").axes
     assert grey.images[0].get_clim() == (0, 255)  # not stretched to what the image has
-    np.testing.assert_array_equal(drawn(color)[..., 2], COLOR[2])
 
 
 def test_filters_share_a_scale_with_zero_in_the_middle() -> None:
