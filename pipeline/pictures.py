@@ -22,7 +22,8 @@ Maps = NDArray[np.floating[Any]]  # [map, height, width]
 
 # Blue, vermilion and grey are told apart with any kind of colour vision (Okabe and Ito 2008).
 _BLUE, _VERMILION, _GREY, _BLACK = "#0072B2", "#D55E00", "#999999", "#333333"
-_DIVERGING = colormaps["RdBu_r"].with_extremes(bad="0.75")  # what separates the maps of a montage is grey
+_BETWEEN = 190  # the grey, of 255, of what separates images and maps
+_DIVERGING = colormaps["RdBu_r"].with_extremes(bad=str(_BETWEEN / 255))
 _NAME_LENGTH = 14  # characters of a class's name
 _NUMBERED = 20  # classes whose confusions are written out as numbers
 _NAMED = 40  # classes whose names stand at the confusion matrix
@@ -58,21 +59,23 @@ class Predicted:
 
 @_styled
 def samples(classes: Sequence[str], images: Sequence[Sequence[Pixels]], title: str) -> Figure:
-    """A row of images for each class. All have one size; where a row has fewer, white is left."""
+    """A row of images for each class. All have one size; what is between them is grey."""
     _, height, width = next(pixels for row in images for pixels in row).shape
     columns, gap = max(map(len, images)), max(1, width // 10)
     high, wide = height + gap, width + gap
-    canvas = np.full((len(images) * high - gap, columns * wide - gap, 3), 255, np.uint8)
+    canvas = np.full((len(images) * high - gap, columns * wide - gap, 3), _BETWEEN, np.uint8)
     for number, row in enumerate(images):
         for column, pixels in enumerate(row):
             place = np.s_[number * high : number * high + height, column * wide : column * wide + width]
             canvas[place] = pixels.transpose(1, 2, 0)  # one channel stands for all three
-    figure = Figure(figsize=(0.8 * columns * min(1.5, wide / high) + 1.5, 0.8 * len(images) + 0.6))
+    names = [_short(name) for name in classes]
+    beside = 0.5 + 0.12 * max(map(len, names))  # inches that the longest takes
+    figure = Figure(figsize=(0.8 * columns * wide / high + beside, 0.8 * len(images) + 0.6))
     figure.suptitle(title)
     axes = figure.subplots()
     axes.imshow(canvas)
     middles = np.arange(len(images)) * high + (height - 1) / 2
-    axes.set_yticks(middles, [_short(name) for name in classes], fontsize=11)
+    axes.set_yticks(middles, names, fontsize=11)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

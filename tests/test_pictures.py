@@ -99,7 +99,7 @@ def test_samples_are_rows_of_images_as_they_are() -> None:
     for row, column, pixels in ((0, 0, pale), (18, 0, GREY), (18, 9, pale)):
         for channel in range(3):
             np.testing.assert_array_equal(shown[row : row + 8, column : column + 8, channel], pixels[0])
-    assert (shown[9:17] == 255).all() and (shown[:8, 9:] == 255).all()
+    assert (shown[9:17] == 190).all() and (shown[:8, 9:] == 190).all()
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "none", "two"]
     assert [label.get_position()[1] for label in axes.get_yticklabels()] == [3.5, 12.5, 21.5]
 
