@@ -230,7 +230,7 @@ class KnownTrial:
 
 def known_trials(place: Place, name: str, then: SearchSpace, now: SearchSpace) -> list[KnownTrial]:
     """The ended trials of an earlier study that lie in the space of now."""
-    study = optuna.load_study(study_name=name, storage=place.storage(), pruner=NopPruner())
+    study = optuna.load_study(study_name=name, storage=place.storage(mend=False), pruner=NopPruner())
     known = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         parameters = now.parameters(then.configuration(trial.params, trial.number))
