@@ -25,8 +25,6 @@ def show_outcome(outcome: "Outcome", as_json: bool) -> None:
         print_json(asdict(outcome))
         return
     from pipeline import listing, terminal
-    from pipeline.record import SweepRecord
-    from pipeline.storage import Storage
 
     table, searched = listing.leaderboard(outcome)
     members = [member["trial"] for member in outcome.ensemble["members"]]
@@ -79,6 +77,9 @@ def _summary(outcome: "Outcome") -> list[str]:
 
 
 def _ways_on(outcome: "Outcome") -> list[str]:
+    from pipeline.record import SweepRecord
+    from pipeline.storage import Storage
+
     at = "" if outcome.storage == str(Path(STORAGE).absolute()) else f" --storage {outcome.storage}"
     waiting = outcome.mlflow["waiting"]
     lacks = f"MLflow lacks {waiting} records; write them with: convene sync {outcome.name}"
