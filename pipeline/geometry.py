@@ -1,4 +1,4 @@
-"""Sizes of feature maps, and so whether a network fits an image: arithmetic alone, without PyTorch."""
+"""Sizes of feature maps and networks, and so whether one fits an image: arithmetic alone, without PyTorch."""
 
 from pipeline.config import NetworkConfig
 
@@ -61,3 +61,18 @@ def misfit(config: NetworkConfig, image_shape: tuple[int, int, int]) -> str | No
             )
         size = size_after(config, size)
     return None
+
+
+def parameter_count(config: NetworkConfig, image_shape: tuple[int, int, int], classes: int) -> int:
+    """Trained numbers in the network, which must fit images of (channels, height, width)."""
+    channels, height, width = image_shape
+    count = 0
+    for maps in filters(config):
+        # Batch norm has a scale and a shift of each map, in place of the convolution's bias.
+        count += maps * (channels * config.kernel_size**2 + (2 if config.batch_norm else 1))
+        channels, height, width = maps, size_after(config, height), size_after(config, width)
+    features = channels * height * width
+    for units in (*config.dense, classes):
+        count += units * (features + 1)
+        features = units
+    return count

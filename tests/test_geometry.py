@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -12,7 +12,7 @@ from torch.nn import functional
 from pipeline import geometry
 from pipeline.config import NetworkConfig
 from pipeline.geometry import filters, misfit, output_size
-from pipeline.network import ConvNet
+from pipeline.network import ConvNet, parameter_count
 
 sizes = st.integers(1, 12)
 
@@ -56,6 +56,7 @@ networks = st.builds(
     pool_stride=st.one_of(st.none(), st.integers(1, 5)),
     pool_padding=st.sampled_from(["valid", "same"]),
     batch_norm=st.booleans(),
+    dense=st.lists(st.integers(1, 5), max_size=2).map(tuple),
 )
 shapes = st.tuples(st.sampled_from([1, 3]), sizes, sizes)
 
@@ -166,3 +167,16 @@ def test_a_misfit_depends_on_no_other_field() -> None:
         assert misfit(NetworkConfig(depth=depth), (1, 8, 8)) == misfit(
             NetworkConfig(depth=depth, **changed), (1, 8, 8)
         )
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    networks, st.tuples(st.sampled_from([1, 3]), st.integers(4, 40), st.integers(4, 40)), st.integers(2, 5)
+)
+def test_parameters_are_counted_as_pytorch_has_them(
+    config: NetworkConfig, shape: tuple[int, int, int], classes: int
+) -> None:
+    assume(misfit(config, shape) is None)
+    mean, deviation = torch.zeros(1, 1, 1).numpy(), torch.ones(1, 1, 1).numpy()
+    network = ConvNet(config, shape, classes, mean, deviation)
+    assert geometry.parameter_count(config, shape, classes) == parameter_count(network)
