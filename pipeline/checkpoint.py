@@ -88,9 +88,15 @@ def has_network(sweep: Storage, number: int) -> bool:
 
 def forget_network(sweep: Storage, number: int) -> None:
     """Removes what only a member of an ensemble needs; the record and the logits stay."""
+    (sweep / folder(number)).remove(_WEIGHTS)
+    forget_state(sweep, number)
+
+
+def forget_state(sweep: Storage, number: int) -> None:
+    """Removes what only a trial that goes on needs, and what its workers left unfinished when they died."""
     place = sweep / folder(number)
-    place.remove(_WEIGHTS)
     place.remove(_STATE)
+    place.remove_partial()
 
 
 def _serialized(tensors: Mapping[str, "Tensor"]) -> bytes:

@@ -193,11 +193,14 @@ class Observer(tune.Callback, tune.Stopper):
             self._fatal = error
 
     def _forget_networks(self, ended: int) -> None:
-        """Keeps the networks of the best complete trials alone: those that an ensemble could still take."""
+        """Keeps the networks of the best trials alone, complete or stopped, that an ensemble could take."""
+        checkpoint.forget_state(self._sweep, ended)
         self._with_network.add(ended)
-        if not self._complete:
-            return  # stopped trials are then all that an ensemble could be made of
         last = self._complete
+        if not last:  # stopped trials are then all that an ensemble could be made of
+            stopped = {trial.number for trial in self._study.trials() if trial.state == "PRUNED"}
+            records = (checkpoint.load_record(self._sweep, n) for n in stopped & self._with_network)
+            last = {record.number: record.last for record in records if record}
         by_loss = sorted(last, key=lambda number: (last[number].valid_loss, number))
         by_accuracy = sorted(last, key=lambda number: (-last[number].valid_accuracy, number))
         kept = {*by_loss[: self._keep], *by_accuracy[: self._keep]}

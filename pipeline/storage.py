@@ -46,7 +46,8 @@ class Storage:
         parent, _, name = path.rpartition("/")
         if parent or not self.local().is_dir():
             self._files.create_dir(parent or ".", recursive=True)
-        partial = f"{parent}/.{name}.{uuid.uuid4().hex}.partial" if parent else f".{name}.{uuid.uuid4().hex}"
+        beside = f"{parent}/" if parent else ""
+        partial = f"{beside}.{name}.{uuid.uuid4().hex}.partial"
         try:
             with self._files.open_output_stream(partial) as stream:
                 stream.write(data)
@@ -63,6 +64,11 @@ class Storage:
     def remove(self, path: str) -> None:
         """Removes a file, where there is one."""
         self.local(path).unlink(missing_ok=True)
+
+    def remove_partial(self) -> None:
+        """Removes what writers that were killed left of files right under the root; none may be at work."""
+        for partial in self.local().glob(".*.partial"):
+            partial.unlink(missing_ok=True)
 
     def exists(self, path: str = "") -> bool:
         """Whether there is a file or folder."""

@@ -182,3 +182,14 @@ def test_a_forgotten_network_leaves_its_record_and_logits(tmp_path: Path) -> Non
     checkpoint.forget_network(sweep, 17)
     assert not checkpoint.has_network(sweep, 17)
     assert {path.name for path in (tmp_path / folder(17)).iterdir()} == {"trial.json", "valid_logits.npy"}
+
+
+def test_a_trial_that_does_not_go_on_leaves_no_state_and_nothing_unfinished(tmp_path: Path) -> None:
+    sweep = Storage(str(tmp_path))
+    record, fit = train("plain")
+    save(sweep, record, fit)
+    place = tmp_path / folder(17)
+    (place / ".weights.safetensors.0123.partial").write_bytes(b"half")
+    checkpoint.forget_state(sweep, 17)
+    assert {path.name for path in place.iterdir()} == FILES
+    checkpoint.forget_state(sweep, 18)  # one that never began

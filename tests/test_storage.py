@@ -104,6 +104,16 @@ def test_names_are_sorted_and_leave_out_what_is_hidden(tmp_path: Path) -> None:
     assert Storage(str(tmp_path / "nowhere")).names() == []
 
 
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    for path in ("a.json", ".lock", "folder/c.json"):
+        storage.write(path, b"x")
+    before = everything(tmp_path)
+    (tmp_path / ".a.json.0123.partial").write_bytes(b"half")
+    storage.remove_partial()
+    assert everything(tmp_path) == before
+
+
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     assert not storage.exists("a")

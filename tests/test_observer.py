@@ -1,0 +1,118 @@
+"""Which networks a sweep keeps: those of the trials that an ensemble could be made of, and no more."""
+
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from pipeline import checkpoint
+from pipeline.budget import TimeBudget
+from pipeline.config import Configuration
+from pipeline.metrics import Epoch
+from pipeline.observer import Observer
+from pipeline.search_space import parse
+from pipeline.storage import Storage
+from pipeline.study import Study
+
+KEEP, EPOCHS = 2, 3
+SPACE = """
+[network]
+dropout = { low = 0.0, high = 0.5 }
+[training]
+epochs = 3
+[search]
+trials = 40
+grace_epochs = 1
+scheduler = "SCHEDULER"
+[ensemble]
+size = 1
+keep = 2
+"""
+
+
+class Sweep:
+    """A sweep whose trials are not trained, but leave the files of trials that are."""
+
+    def __init__(self, folder: Path, scheduler: str) -> None:
+        space = parse(SPACE.replace("SCHEDULER", scheduler))
+        self.config, self.files = space.base, Storage(str(folder))
+        self.study = Study(space, lambda configuration: None)
+        tracker: Any = SimpleNamespace(show=lambda view: None)
+        budget = TimeBudget(0.0, space.base, test_images=0)
+        self.observer = Observer(self.study, tracker, self.files, space.base, budget, lambda progress: None)
+
+    def begin(self) -> Any:
+        number, configuration = self.study.ask()
+        trial: Any = SimpleNamespace(
+            config={"number": number, "configuration": configuration.model_dump_json()}, last_result={}
+        )
+        self.observer.on_trial_start(0, [], trial)
+        return trial
+
+    def train(self, trial: Any, epochs: int, loss: float, accuracy: float) -> None:
+        """Until the last of `epochs`, or until the trial is stopped."""
+        number = trial.config["number"]
+        for epoch in range(trial.last_result.get("epoch", 0) + 1, epochs + 1):
+            rows = tuple(Epoch(each, 1.0, loss, accuracy, 1.0) for each in range(1, epoch + 1))
+            record = checkpoint.TrialRecord(number, Configuration(), 1, 1.0, None, rows)
+            fit: Any = SimpleNamespace(
+                network=nn.Linear(1, 1), valid_logits=np.zeros((1, 2)), epoch=epoch, state_tensors=dict
+            )
+            checkpoint.save(self.files, record, fit)
+            trial.last_result = {**vars(rows[-1]), "number": number, "epochs": EPOCHS, "seconds": 1.0}
+            if self.observer(str(number), trial.last_result) or epoch == EPOCHS:
+                self.observer.on_trial_complete(0, [], trial)
+                return
+
+    def with_file(self, name: str) -> set[int]:
+        return {int(path.parent.name) for path in self.files.local("trials").glob(f"*/{name}")}
+
+    def networks(self) -> set[int]:
+        return self.with_file("weights.safetensors")
+
+
+def test_while_none_is_complete_the_best_stopped_ones_are_kept(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "asha")
+    first = sweep.begin()
+    sweep.train(first, 1, loss=0.0, accuracy=0.0)
+    for number in range(1, 9):  # each worse than those before by its loss, which stops it, and more accurate
+        sweep.train(sweep.begin(), EPOCHS, loss=number, accuracy=number / 10)
+        best = {*range(1, number + 1)[:KEEP], *range(1, number + 1)[-KEEP:]}
+        assert sweep.networks() == {0} | best
+        assert sweep.with_file("state.safetensors") == {0}
+    assert sweep.observer.progress.pruned == 8
+    sweep.train(first, EPOCHS, loss=0.0, accuracy=0.0)
+    assert sweep.networks() == {0}
+    assert sweep.with_file("valid_logits.npy") == set(range(9))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_complete_ones_by_either_score_are_kept(seed: int, tmp_path: Path) -> None:
+    sweep, scores = Sweep(tmp_path, "none"), random.Random(seed)
+    complete: dict[int, tuple[float, float]] = {}
+    for number in range(12):
+        loss, accuracy = scores.random(), scores.choice([0.1, 0.5, 0.9])
+        trial = sweep.begin()
+        if number % 4 == 3:
+            sweep.train(trial, 2, loss, accuracy)
+            trial.last_result = {"failure": "the loss is nan"}
+            sweep.observer.on_trial_complete(0, [], trial)
+        else:
+            sweep.train(trial, EPOCHS, loss, accuracy)
+            complete[number] = (loss, -accuracy)
+        by_loss = sorted(complete, key=lambda each: complete[each][0])
+        by_accuracy = sorted(complete, key=lambda each: (complete[each][1], each))
+        assert sweep.networks() == {*by_loss[:KEEP], *by_accuracy[:KEEP]}
+
+
+def test_a_failed_trial_is_no_member_though_there_is_no_other(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "none")
+    trial = sweep.begin()
+    sweep.train(trial, 2, loss=1.0, accuracy=0.5)
+    trial.last_result = {"failure": "the loss is nan"}
+    sweep.observer.on_trial_complete(0, [], trial)
+    assert sweep.networks() == set()
