@@ -3,16 +3,23 @@
 import logging
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import SearchConfig
 from pipeline.errors import InputError, last_line
+from pipeline.storage import Storage
 
 _ANSWER_WITHIN = 5  # seconds that a cluster has to take a connection
+_WRITE_WITHIN = (
+    30  # seconds that a node has to start a worker, which takes it some, and read and write a file
+)
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,21 @@ class Resources:
 
 @contextmanager
 def join(address: str | None, search: SearchConfig) -> Iterator[Resources]:
-    """Joins the Ray cluster at `address` (or `RAY_ADDRESS`), or starts one on this machine, and leaves it.
+    """`connect`, and what the cluster has for trials.
 
     Raises:
         InputError: if no cluster answers there, or it is too small for one trial.
+    """
+    with connect(address):
+        yield resources(search)
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[None]:
+    """Joins the Ray cluster at `address` (or `RAY_ADDRESS`), or starts one on this machine, and leaves it.
+
+    Raises:
+        InputError: if no cluster answers there.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     _check_answers(address)
@@ -40,7 +58,7 @@ def join(address: str | None, search: SearchConfig) -> Iterator[Resources]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"--address {address}: no Ray cluster answers: {last_line(error)}") from None
     try:
-        yield _resources(search)
+        yield
     finally:
         leave()
 
@@ -68,7 +86,8 @@ def _dashboard(address: str) -> bool | None:
     return False if address == "local" else None
 
 
-def _resources(search: SearchConfig) -> Resources:
+def resources(search: SearchConfig) -> Resources:
+    """What the cluster that was joined has for trials. Raises InputError where it is too small for one."""
     has = ray.cluster_resources()
     cpus, gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
     held = int(cpus / search.cpus_per_trial)
@@ -80,3 +99,56 @@ def _resources(search: SearchConfig) -> Resources:
             f"but there are {cpus:g} CPUs and {gpus:g} GPUs"
         )
     return Resources(cpus, gpus, min(search.concurrency or held, held))
+
+
+def check_storage(storage: Storage) -> None:
+    """Has every node of the cluster that was joined read a file under the root and write another.
+
+    A cluster of one node is not asked: what is to be seen there was seen when the driver wrote.
+
+    Raises:
+        InputError: naming each node that does not see the storage, and why.
+    """
+    nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    if len(nodes) == 1:
+        return
+    asked = f".node-check-{uuid.uuid4().hex}"
+    storage.write(asked, asked.encode())
+    try:
+        answers = {node: _pinned(node).remote(storage, asked, f"{asked}-{node}") for node in nodes}
+        ray.wait(list(answers.values()), num_returns=len(answers), timeout=_WRITE_WITHIN)
+        blind = {
+            node: problem for node in nodes if (problem := _problem(storage, asked, node, answers[node]))
+        }
+    finally:
+        for path in (asked, *(f"{asked}-{node}" for node in nodes)):
+            storage.remove(path)
+    if blind:
+        each = "".join(f"\n  {nodes[node]} ({node[:8]}): {problem}" for node, problem in blind.items())
+        raise InputError(
+            f"storage = {storage.root}: {len(blind)} of the cluster's {len(nodes)} nodes do not see it:{each}"
+        )
+
+
+def _pinned(node: str) -> Any:
+    """The task of a node alone; it needs no processor, so that it need not wait for one."""
+    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(_write_back).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
+
+
+def _write_back(storage: Storage, asked: str, answer: str) -> None:
+    storage.write(answer, storage.read(asked))
+
+
+def _problem(storage: Storage, asked: str, node: str, answer: "ray.ObjectRef[None]") -> str | None:
+    """Why a node does not see the storage, or None where it does."""
+    try:
+        ray.get(answer, timeout=0)
+        written = storage.read(f"{asked}-{node}")
+    except ray.exceptions.GetTimeoutError:
+        return f"no answer in {_WRITE_WITHIN} s"
+    except FileNotFoundError:
+        return "it has another folder under this name"
+    except ray.exceptions.RayError as error:
+        return last_line(error)
+    return None if written == asked.encode() else "it read something else"

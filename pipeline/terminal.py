@@ -47,7 +47,10 @@ class LiveView:
             self._live.stop()
 
     def __call__(self, progress: "Progress") -> None:
-        """Takes note of an event."""
+        """Takes note of an event; what is said before the first trial stays to be read."""
+        if not progress.done and not progress.running:
+            self._console.print(progress.event, markup=False, soft_wrap=True)
+            return
         self._progress = progress
         self._first = self._first or (time.monotonic(), progress.done)
         if not self._console.is_terminal and progress.done > self._done:

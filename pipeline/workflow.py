@@ -1,6 +1,7 @@
 """What people come for, from beginning to end: a sweep, begun, finished or enlarged. Prints nothing."""
 
 import errno
+import logging
 import os
 import time
 import uuid
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError
 
-from pipeline import datasets, opening, record, search_space
+from pipeline import datasets, disk, opening, record, search_space
 from pipeline.budget import TimeBudget
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError, Interrupted, WorkError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from pipeline.observer import Progress
     from pipeline.record import Outcome
     from pipeline.tracking import Tracker
+
+logger = logging.getLogger(__name__)
 
 Watch = Callable[["Progress"], None]
 
@@ -66,6 +69,7 @@ def run_sweep(
     store.check_writable()
 
     from pipeline import cluster, tracking
+    from pipeline.observer import Progress
     from pipeline.runs import SweepRuns
 
     where = tracking.place(store)
@@ -74,6 +78,12 @@ def run_sweep(
     known = _known(space, dataset, store)
     budget = TimeBudget(started, config, test_images=len(dataset.test))
     with cluster.join(address, config.search) as resources:
+        cluster.check_storage(store)
+        room = disk.room(space, dataset, resources.concurrency, store)
+        # Before the first trial, and before anything is written.
+        watch(Progress(config.search.trials, event=f"disk: {room}"))
+        if not room.is_enough:
+            logger.warning("storage: %s; when it is full the sweep stops, and can be resumed", room)
         name = name or record.free_name(store, stem)
         # A path is kept whole, for a resume from another folder.
         space = search_space.override(space, {"data.source": dataset.source})
@@ -135,6 +145,7 @@ def resume_sweep(
         resources = None
         if more or not sweep.study.has_ended:
             resources = stack.enter_context(cluster.join(address, config.search))
+            cluster.check_storage(kept.storage)
         stack.enter_context(_resumable(kept))
         if more:
             kept.write_space(search_space.override(kept.space, {"search.trials": config.search.trials}))
