@@ -14,6 +14,16 @@ _FINAL_SECONDS = 15.0
 _FINAL_PASSES = 0.7
 
 
+def final_seconds(images: int, images_per_second: float) -> float:
+    """What is set aside for the final stage.
+
+    Args:
+        images: that it scores: those of the test, once for each member.
+        images_per_second: that a worker trains on; 0 where that is not known.
+    """
+    return _FINAL_SECONDS + (_FINAL_PASSES * images / images_per_second if images_per_second else 0.0)
+
+
 @final
 class TimeBudget:
     """Ends training early enough for the whole command to keep to `search.time_budget`.
@@ -49,8 +59,7 @@ class TimeBudget:
         """When training must end: what the final stage takes is guessed from the speed of training."""
         if self.end is None:
             return float("inf")
-        scoring = self._images / self._images_per_second if self._images_per_second else 0.0
-        return self.end - _FINAL_SECONDS - _FINAL_PASSES * scoring
+        return self.end - final_seconds(self._images, self._images_per_second)
 
     def note(self, result: Mapping[str, Any]) -> None:
         """Learns from a result how fast training is, and from a trial's last one how long a trial takes."""

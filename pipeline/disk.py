@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Configuration, NetworkConfig
+from pipeline.config import Configuration, NetworkConfig, default
 from pipeline.datasets import Dataset
 from pipeline.geometry import filters, misfit, parameter_count
+from pipeline.halving import most_epochs
 from pipeline.search_space import SearchSpace
+from pipeline.searched import Searched
 from pipeline.storage import Storage
-from pipeline.study import candidates, most_epochs
 
 # Measured on sweeps of 6 to 32 trials and up to 640 epochs, and rounded up. Beside its networks and logits
 # a trial leaves 4 KB of configuration, some 10 KB in MLflow's database, 4 KB in the study, a row in
@@ -115,15 +116,17 @@ def largest(space: SearchSpace, image_shape: tuple[int, int, int], classes: int)
 
     Exact: where only one of two values can make a network larger, and that one also fits any image that the
     other does, the other need not be looked at. What is left are whole numbers and choices, and all their
-    combinations that fit are compared. At least one has to fit.
+    combinations that fit are compared. At least one has to fit. Conditions are left out of account, and a
+    parameter that has one may have its default, so that with conditions no network is larger, and perhaps
+    none is so large.
     """
     values: dict[str, list[Any]] = {}
-    for name, distribution in space.distributions.items():
+    for name, searched in space.searched.items():
+        options = [*(searched.candidates or searched.allowed), *_unsearched(name, searched)]
         if name in _EITHER_WAY:
-            values[name] = list(candidates(distribution))
+            values[name] = options
         elif name in _LARGER:
-            ends = list(candidates(distribution)) or [distribution.low, distribution.high]  # type: ignore[attr-defined]
-            values[name] = [max(ends, key=_LARGER[name])]
+            values[name] = [max(options, key=_LARGER[name])]
     combined = (
         space.configuration(dict(zip(values, combination, strict=True)), number=0)
         for combination in itertools.product(*values.values())
@@ -132,6 +135,12 @@ def largest(space: SearchSpace, image_shape: tuple[int, int, int], classes: int)
         (configuration for configuration in combined if misfit(configuration.network, image_shape) is None),
         key=lambda configuration: network_bytes(configuration.network, image_shape, classes),
     )
+
+
+def _unsearched(name: str, searched: Searched) -> list[Any]:
+    """What a parameter is where its condition does not hold."""
+    section, field = name.split(".")
+    return [default(section, field)] if searched.when else []
 
 
 def in_words(size: float) -> str:

@@ -194,12 +194,12 @@ class Observer(tune.Callback, tune.Stopper):
 
     def _forget_networks(self, ended: int) -> None:
         """Keeps the networks of the best trials alone, complete or stopped, that an ensemble could take."""
-        checkpoint.forget_state(self._sweep, ended)
+        checkpoint.forget_state(self._files, ended)
         self._with_network.add(ended)
         last = self._complete
         if not last:  # stopped trials are then all that an ensemble could be made of
             stopped = {trial.number for trial in self._study.trials() if trial.state == "PRUNED"}
-            records = (checkpoint.load_record(self._sweep, n) for n in stopped & self._with_network)
+            records = (checkpoint.load_record(self._files, n) for n in stopped & self._with_network)
             last = {record.number: record.last for record in records if record}
         by_loss = sorted(last, key=lambda number: (last[number].valid_loss, number))
         by_accuracy = sorted(last, key=lambda number: (-last[number].valid_accuracy, number))

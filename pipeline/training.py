@@ -1,5 +1,6 @@
 """One network's fit, an epoch at a time. Knows of no search and no tracking."""
 
+import itertools
 import statistics
 import time
 import warnings
@@ -20,6 +21,9 @@ from pipeline.metrics import Epoch
 from pipeline.network import ConvNet, parameter_count
 
 _TIMED_IMAGES = 11
+_TIMED_SECONDS = 0.7  # of steps, to say what an epoch takes
+_TIMED_BATCHES = 6  # of validation, likewise
+_FIRST_WORKS = 3
 _EVALUATION_BATCH = 512  # images; larger ones fall out of a CPU's cache and are slower
 
 
@@ -112,6 +116,38 @@ class Fit:
             times.append(time.perf_counter() - start)
         return 1000 * statistics.median(times)
 
+    def seconds_an_epoch(self) -> float:
+        """What an epoch takes, by some steps and a batch of validation. The fit is of no use afterwards."""
+        self._network.train()
+        batches = itertools.cycle(self._batches())
+        images = self._valid[:_EVALUATION_BATCH]
+        # The schedule has no more steps than these.
+        step = self._seconds_each(
+            lambda: self._step(next(batches)), self.config.epochs * self._steps_an_epoch
+        )
+        validation = self._seconds_each(
+            lambda: logits(self.network, images, self._autocast()), _TIMED_BATCHES
+        )
+        return step * self._steps_an_epoch + validation * len(self._valid) / len(images)
+
+    def _seconds_each(self, work: Callable[[], object], at_most: int) -> float:
+        """Mean over as many as fit some time, after the first ones, which also choose their kernels."""
+        first = min(_FIRST_WORKS, at_most - 1)
+        for _ in range(first):
+            work()
+        self._wait()
+        start, done = time.perf_counter(), 0
+        while done < at_most - first and time.perf_counter() - start < _TIMED_SECONDS:
+            work()
+            done += 1
+        self._wait()
+        return (time.perf_counter() - start) / done
+
+    def _wait(self) -> None:
+        """Until a GPU has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that the next epoch depends on beside the configuration, by name."""
         optimizer = self._optimizer.state_dict()
@@ -166,19 +202,23 @@ class Fit:
         self._network.train()
         batches = self._batches()
         total = torch.zeros((), device=self.device)
-        pixels, labels = self._train
         for batch in batches:
-            images = augment(pixels[batch], self.config).contiguous(memory_format=self._memory_format)
-            with self._autocast():
-                loss = self._loss(self._network(images), labels[batch])
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self._optimizer.step()
-            self._schedule.step()
-            if self._average:
-                self._average.update_parameters(self._network)
-            total += loss.detach()
+            total += self._step(batch)
         return float(total) / len(batches), sum(map(len, batches))
+
+    def _step(self, batch: Tensor) -> Tensor:
+        """Trains on the images at the indices; their mean loss."""
+        pixels, labels = self._train
+        images = augment(pixels[batch], self.config).contiguous(memory_format=self._memory_format)
+        with self._autocast():
+            loss: Tensor = self._loss(self._network(images), labels[batch])
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        self._schedule.step()
+        if self._average:
+            self._average.update_parameters(self._network)
+        return loss.detach()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.precision == "bfloat16" and self.device.type == "cuda":

@@ -81,7 +81,7 @@ def run_sweep(
         cluster.check_storage(store)
         room = disk.room(space, dataset, resources.concurrency, store)
         # Before the first trial, and before anything is written.
-        watch(Progress(config.search.trials, event=f"disk: {room}"))
+        watch(Progress(config.search.trials, config.search.quality, budget.end, event=f"disk: {room}"))
         if not room.is_enough:
             logger.warning("storage: %s; when it is full the sweep stops, and can be resumed", room)
         name = name or record.free_name(store, stem)

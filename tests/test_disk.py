@@ -19,7 +19,6 @@ from pipeline.config import Configuration, validate
 from pipeline.datasets import load
 from pipeline.disk import Room, in_words, largest, most_bytes, network_bytes
 from pipeline.search_space import SearchSpace
-from pipeline.study import candidates
 from pipeline.training import Fit
 from tests.conftest import CLEAN
 from tests.test_training import digits
@@ -88,7 +87,7 @@ spaces = st.fixed_dictionaries(
 
 
 def every(space: SearchSpace) -> list[Configuration]:
-    options = {name: list(candidates(drawn_from)) for name, drawn_from in space.distributions.items()}
+    options = {name: searched.candidates or [] for name, searched in space.searched.items()}
     combined = itertools.product(*options.values())
     return [space.configuration(dict(zip(options, values, strict=True)), number=0) for values in combined]
 

@@ -39,11 +39,12 @@ class Sweep:
 
     def __init__(self, folder: Path, scheduler: str) -> None:
         space = parse(SPACE.replace("SCHEDULER", scheduler))
-        self.config, self.files = space.base, Storage(str(folder))
+        self.files = Storage(str(folder))
         self.study = Study(space, lambda configuration: None)
+        sweep: Any = SimpleNamespace(kept=SimpleNamespace(files=self.files), space=space, study=self.study)
         tracker: Any = SimpleNamespace(show=lambda view: None)
         budget = TimeBudget(0.0, space.base, test_images=0)
-        self.observer = Observer(self.study, tracker, self.files, space.base, budget, lambda progress: None)
+        self.observer = Observer(sweep, tracker, budget, lambda progress: None)
 
     def begin(self) -> Any:
         number, configuration = self.study.ask()

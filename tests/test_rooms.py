@@ -18,9 +18,9 @@ PACKAGE = Path(__file__).parents[1] / "pipeline"
 ORDER = [
     *("errors", "config", "storage", "searched", "search_space", "metrics", "geometry", "budget", "datasets"),
     *("network", "training", "checkpoint", "record", "halving", "sampler", "study_place", "study", "opening"),
-    *("registry", "runs", "tracking", "server", "trials", "worker", "cluster", "observer", "sweep", "replay"),
-    *("selection", "diagnosis", "evidence", "ensemble", "figures", "report", "prediction", "proof"),
-    *("model_card", "export", "final", "revisit", "workflow"),
+    *("disk", "forecast", "registry", "runs", "tracking", "server", "trials", "worker", "cluster", "probe"),
+    *("observer", "sweep", "replay", "selection", "diagnosis", "evidence", "ensemble", "figures", "report"),
+    *("prediction", "proof", "model_card", "export", "final", "revisit", "workflow", "preflight"),
     *("listing", "subject", "pictures", "exhibits", "gallery", "terminal", "cli"),
 ]
 
@@ -225,7 +225,7 @@ def test_trials_are_never_given_it() -> None:
         ("pipeline, pipeline.cli", "torch ray mlflow pandas optuna sklearn scipy numpy pyarrow onnxruntime"),
         # What is wrong with a search space is said before anything heavy loads.
         (
-            "pipeline.search_space, pipeline.workflow, pipeline.geometry, pipeline.terminal",
+            "pipeline.search_space, pipeline.workflow, pipeline.disk, pipeline.terminal",
             "torch ray mlflow",
         ),
     ],

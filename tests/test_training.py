@@ -1,5 +1,6 @@
 """One network's fit on real digits: the same again from the same seed, learning, and honest numbers."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -406,3 +407,29 @@ def test_latency_is_of_one_image_and_changes_nothing() -> None:
     same.run_epoch()
     assert 0 < fit.latency_ms() < 10_000  # a network of a few thousand numbers, on however busy a machine
     assert fit.run_epoch().valid_loss == same.run_epoch().valid_loss
+
+
+# --- What an epoch takes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("train", "training"),
+    [
+        (200, {}),
+        (200, {"schedule": "constant", "ema": 0.5}),
+        (20, {"epochs": 1}),  # one step in all, and a one-cycle schedule takes no more
+    ],
+)
+def test_steps_tell_what_an_epoch_takes(train: int, training: dict[str, Any]) -> None:
+    data, config = digits(train), configuration(**training)
+    guessed = Fit(config, data).seconds_an_epoch()
+    fit = Fit(config, data)
+    seconds = []
+    for _ in range(config.training.epochs):
+        start = time.perf_counter()
+        fit.run_epoch()
+        seconds.append(time.perf_counter() - start)
+    # Other work may take the processor from either; one that timed a step or all epochs would be out by six.
+    assert guessed < 5 * max(seconds)
+    if train == 200:  # the first steps, which are slow, are not left out of a single one
+        assert guessed > min(seconds) / 5

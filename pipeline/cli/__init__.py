@@ -12,6 +12,7 @@ from pipeline.cli.ensemble import ensemble
 from pipeline.cli.export import export
 from pipeline.cli.list import list_
 from pipeline.cli.predict import predict
+from pipeline.cli.preflight import preflight
 from pipeline.cli.printing import print_json
 from pipeline.cli.replay import replay
 from pipeline.cli.report import report
@@ -29,7 +30,8 @@ def convene() -> None:
     """From labelled images to the best ensemble of convolutional networks that a budget can buy."""
 
 
-for verb in (sweep, resume, sync, ensemble, replay, show, report, export, predict, ui, list_):
+VERBS = (sweep, resume, sync, ensemble, replay, preflight, show, report, export, predict, ui, list_)
+for verb in VERBS:
     convene.add_command(verb)
 
 

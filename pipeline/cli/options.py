@@ -1,11 +1,33 @@
-"""The options of every verb."""
+"""The options that several verbs share."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 STORAGE = "mlruns"
+
+
+def space_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """What changes a search-space file; reaches the verb as `changes`, values by dotted name."""
+
+    @functools.wraps(verb)
+    def with_changes(*, data: str | None, seed: int | None, sets: tuple[str, ...], **others: Any) -> None:
+        from pipeline import search_space
+
+        changes = given({"data.source": data, "search.seed": seed})
+        verb(changes=changes | dict(map(search_space.parse_override, sets)), **others)
+
+    for option in (
+        click.option("--seed", type=int, help="Overrides search.seed."),
+        click.option(
+            "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Overrides any value; repeatable."
+        ),
+        click.option("--data", help="Overrides data.source: a known name, or a path."),
+    ):
+        with_changes = option(with_changes)
+    return with_changes
 
 
 def resource_options(verb: Callable[..., None]) -> Callable[..., None]:

@@ -1,10 +1,11 @@
 """`convene sweep`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pipeline.cli.options import common_options, given, resource_options
+from pipeline.cli.options import common_options, given, resource_options, space_options
 from pipeline.cli.printing import console, show_outcome
 from pipeline.errors import InputError
 
@@ -12,19 +13,15 @@ from pipeline.errors import InputError
 @click.command()
 @click.argument("file", metavar="FILE|NAME", type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the sweep.  [default: the file's, numbered where it is taken]")
-@click.option("--data", help="Overrides data.source: a known name, or a path.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Overrides any value; repeatable.")
 @click.option("--trials", metavar="N|+N", help="Overrides search.trials; +16 adds 16 to the sweep NAME.")
-@click.option("--seed", type=int, help="Overrides search.seed.")
+@space_options
 @resource_options
 @common_options
 def sweep(
     file: Path,
     name: str | None,
-    data: str | None,
-    sets: tuple[str, ...],
     trials: str | None,
-    seed: int | None,
+    changes: dict[str, Any],
     time_budget: str | None,
     concurrency: int | None,
     address: str | None,
@@ -32,20 +29,19 @@ def sweep(
     as_json: bool,
 ) -> None:
     """Search the space in FILE, or further for the sweep NAME; then select, score and export the ensemble."""
-    from pipeline import search_space, terminal, workflow
+    from pipeline import terminal, workflow
 
     count = _count(trials)
-    own = given({"data.source": data, "search.seed": seed}) | dict(map(search_space.parse_override, sets))
     resources = given({"search.time_budget": time_budget, "search.concurrency": concurrency})
     with terminal.LiveView(console(stderr=True)) as watch:
         if trials and trials.startswith("+"):
-            if name or own:
+            if name or changes:
                 raise InputError(f"--trials {trials}: a sweep keeps its name, data, space and seed")
             outcome, _ = workflow.resume_sweep(
                 str(file), more=count or 0, storage=storage, overrides=resources, address=address, watch=watch
             )
         else:
-            overrides = own | resources | given({"search.trials": count})
+            overrides = changes | resources | given({"search.trials": count})
             outcome = workflow.run_sweep(
                 file, name=name, storage=storage, overrides=overrides, address=address, watch=watch
             )
