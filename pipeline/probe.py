@@ -14,7 +14,7 @@ from pipeline.errors import last_line
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-# Of a GPU: what a process takes of its memory beside tensors, 0.3 to 0.5 GB as others have measured it.
+# What a process takes of a GPU's memory beside its tensors. Not measured: there was no GPU to measure it on.
 _CUDA_CONTEXT = 500_000_000
 
 

@@ -123,6 +123,11 @@ def test_no_configuration_is_larger_than_the_largest(
             },
             {"kernel_size": 3},
         ),
+        # Where its condition does not hold, the width is its default, 16.
+        (
+            {"dense": {"choices": [0, 8]}, "width": {"low": 2, "high": 9, "when": {"dense": 8}}},
+            {"width": 16},
+        ),
         # A kernel of nine does not fit.
         ({"kernel_size": {"choices": [3, 7, 9]}, "padding": "valid", "depth": 1, "pooling": "none"}, {}),
         (
