@@ -100,7 +100,7 @@ def network_bytes(config: NetworkConfig, image_shape: tuple[int, int, int], clas
     numbers = parameter_count(config, image_shape, classes)
     if config.batch_norm:
         numbers += 2 * sum(maps)  # the running mean and variance
-    numbers += 2 * math.prod(image_shape)  # normalisation, of each pixel at most
+    numbers += math.prod(image_shape) + image_shape[0]  # the means, of each pixel at most, and deviations
     tensors = (6 if config.batch_norm else 2) * len(maps) + 2 * len(config.dense) + 4
     return 4 * numbers + _TENSOR * tensors
 
