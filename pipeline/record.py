@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import re
 import shlex
 import shutil
@@ -175,6 +176,7 @@ class SweepRecord:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(f"sweep {self.name}: another process is at work on it") from None
+            _mend(self.journal)
             yield
 
     @property
@@ -264,6 +266,15 @@ class SweepRecord:
         """The files that belong to the sweep's MLflow run, as far as they are there."""
         files = (self.report, self.trials_table, self.space_file)
         return [file for file in files if file.exists()]
+
+
+def _mend(journal: Path) -> None:
+    """Cuts off a line that was begun on a full disk: what is appended to it could never be read again."""
+    if journal.exists():
+        content = journal.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(journal, whole)
 
 
 def names(storage: Storage) -> list[str]:

@@ -196,7 +196,7 @@ def recorded_trials(place: Place, name: str) -> list[StudiedTrial]:
     if place.journal and not place.journal.exists():
         return []
     try:
-        study = optuna.load_study(study_name=name, storage=place.storage(mend=False), pruner=NopPruner())
+        study = optuna.load_study(study_name=name, storage=place.storage(), pruner=NopPruner())
     except KeyError:  # it is only about to be created
         return []
     return _studied([trial for trial in study.get_trials() if _TAKEN_FROM not in trial.user_attrs])
@@ -230,7 +230,7 @@ class KnownTrial:
 
 def known_trials(place: Place, name: str, then: SearchSpace, now: SearchSpace) -> list[KnownTrial]:
     """The ended trials of an earlier study that lie in the space of now."""
-    study = optuna.load_study(study_name=name, storage=place.storage(mend=False), pruner=NopPruner())
+    study = optuna.load_study(study_name=name, storage=place.storage(), pruner=NopPruner())
     known = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         parameters = now.parameters(then.configuration(trial.params, trial.number))

@@ -1,6 +1,5 @@
 """Where an Optuna study is kept."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,11 +23,8 @@ class Place:
         if self.url:
             self.storage()
 
-    def storage(self, *, mend: bool = True) -> BaseStorage:
-        """Opens it. Raises InputError where a database does not answer.
-
-        `mend` is for the one process that may write: another may be about to end the line that is cut off.
-        """
+    def storage(self) -> BaseStorage:
+        """Opens it. Raises InputError where a database does not answer."""
         if self.url:
             try:
                 return optuna.storages.get_storage(self.url)
@@ -36,8 +32,6 @@ class Place:
                 where, why = shown(self.url), last_line(error)
                 raise InputError(f"OPTUNA_STORAGE = {where}: cannot be opened: {why}") from None
         if self.journal:
-            if mend:
-                _mend(self.journal)
             return JournalStorage(JournalFileBackend(str(self.journal)))
         return InMemoryStorage()
 
@@ -49,12 +43,3 @@ def shown(url: str) -> str:
     """A database's URL as it may be shown and recorded: without its password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else url
-
-
-def _mend(journal: Path) -> None:
-    """Cuts off a line that was begun on a full disk: what is appended to it could never be read again."""
-    if journal.exists():
-        content = journal.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(journal, whole)

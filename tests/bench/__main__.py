@@ -2,9 +2,15 @@
 
 import sys
 
-from tests.bench import memory, overhead, report, start
+from tests.bench import handshake, memory, overhead, report, start
 
-BENCHMARKS = {"start": start.run, "overhead": overhead.run, "memory": memory.run, "report": report.run}
+BENCHMARKS = {
+    "handshake": handshake.run,
+    "start": start.run,
+    "overhead": overhead.run,
+    "memory": memory.run,
+    "report": report.run,
+}
 
 
 def main() -> None:

@@ -1,0 +1,146 @@
+"""Sweeps on simulated time: workers that take their losses and seconds from a table of recorded curves.
+
+Tune's loop is stood in for, so that a sweep takes a second instead of minutes; what it drives is real: Ray's
+`OptunaSearch` and `ASHAScheduler`, called in the order in which Tune's controller calls them, and Convene's
+`Study`, called as the observer of a sweep calls it. Both are asked for a trial when a worker is free, as in
+Tune with `max_concurrent_trials`. What choosing a trial costs is not counted.
+"""
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Protocol, final
+
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from pipeline.config import flatten
+from pipeline.search_space import SearchSpace
+from pipeline.study import Study
+from tests.bench.curves import EPOCHS, Curve, Table
+
+
+class Search(Protocol):
+    """What chooses trials and stops them."""
+
+    def ask(self) -> tuple[int, Mapping[str, Any]]:
+        """A new trial's number and parameters, by dotted name."""
+        ...
+
+    def report(self, number: int, epoch: int, valid_loss: float) -> bool:
+        """Takes note of an epoch; whether the trial ends with it."""
+        ...
+
+
+@final
+class Stock:
+    """Ray's search algorithm and scheduler."""
+
+    def __init__(self, search: OptunaSearch, scheduler: TrialScheduler) -> None:
+        self.search, self.scheduler = search, scheduler
+        self._trials: list[Any] = []
+
+    def ask(self) -> tuple[int, Mapping[str, Any]]:
+        number = len(self._trials)
+        parameters = self.search.suggest(str(number))
+        assert parameters is not None
+        self._trials.append(SimpleNamespace(trial_id=str(number)))  # all of a Trial that ASHA looks at
+        self.scheduler.on_trial_add(None, self._trials[number])
+        return number, parameters
+
+    def report(self, number: int, epoch: int, valid_loss: float) -> bool:
+        trial = self._trials[number]
+        result = {"training_iteration": epoch, "valid_loss": valid_loss}
+        decision = self.scheduler.on_trial_result(None, trial, result)
+        if decision == TrialScheduler.CONTINUE and epoch < EPOCHS:
+            self.search.on_trial_result(trial.trial_id, result)
+            return False
+        self.scheduler.on_trial_complete(None, trial, result)
+        self.search.on_trial_complete(trial.trial_id, result=result)
+        return True
+
+
+@final
+class Ours:
+    """Convene's study. With `stock_states` it is told of stopped trials what Ray's search tells: COMPLETE."""
+
+    def __init__(self, space: SearchSpace, *, stock_states: bool = False) -> None:
+        self._study = Study(space, misfit=lambda _: None)
+        self._stock_states = stock_states
+
+    def ask(self) -> tuple[int, Mapping[str, Any]]:
+        number, configuration = self._study.ask()
+        return number, flatten(configuration, "network", "training")
+
+    def report(self, number: int, epoch: int, valid_loss: float) -> bool:
+        self._study.report(number, epoch, valid_loss)
+        if epoch == EPOCHS:
+            self._study.tell(number, "COMPLETE", [valid_loss])
+        elif not self._study.is_weak(number, epoch):
+            return False
+        elif self._stock_states:
+            self._study.tell(number, "COMPLETE", [valid_loss])
+        else:
+            self._study.tell(number, "PRUNED")
+        return True
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial that was trained to its last epoch: when that was over, and with what."""
+
+    second: float
+    curve: Curve
+
+    @property
+    def valid_loss(self) -> float:
+        return self.curve.valid_loss[-1]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a simulated sweep came to."""
+
+    trials: int
+    """Trials begun."""
+    finished: tuple[Finished, ...]
+    """By time."""
+    worker_seconds: float
+    """What was trained, of `workers` × the seconds given; the rest is epochs that time cut off."""
+
+    def top(self, count: int) -> float:
+        """Mean final loss of the best `count` finished configurations; one tried twice counts once."""
+        losses = sorted({trial.curve.row: trial.valid_loss for trial in self.finished}.values())[:count]
+        return sum(losses) / count if len(losses) == count else float("inf")
+
+    def best_at(self, second: float) -> float:
+        """The lowest final loss that was known then; infinite before the first."""
+        return min(
+            (trial.valid_loss for trial in self.finished if trial.second <= second), default=float("inf")
+        )
+
+
+def simulate(search: Search, table: Table, *, workers: int, seconds: float) -> Sweep:
+    """A sweep over the table's space: each worker trains one trial at a time, until time is over."""
+    running: dict[int, tuple[int, Curve, int]] = {}  # number, curve and epochs done, by worker
+    events = [(0.0, worker) for worker in range(workers)]
+    finished, trials, trained = [], 0, 0.0
+    while events[0][0] <= seconds:
+        now, worker = heapq.heappop(events)
+        if worker in running:
+            number, curve, epoch = running.pop(worker)
+            epoch += 1
+            trained += curve.seconds[epoch - 1]
+            ended = search.report(number, epoch, curve.valid_loss[epoch - 1])
+            if epoch == EPOCHS:
+                finished.append(Finished(now, curve))
+            if not ended:
+                running[worker] = number, curve, epoch
+        if worker not in running:
+            number, parameters = search.ask()
+            running[worker] = number, table.curve(parameters), 0
+            trials += 1
+        _, curve, epoch = running[worker]
+        heapq.heappush(events, (now + curve.seconds[epoch], worker))
+    return Sweep(trials, tuple(finished), trained)
