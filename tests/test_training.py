@@ -96,6 +96,8 @@ OTHERWISE: dict[str, Any] = {
     "network.padding": "valid",
     "network.pooling": "average",
     "network.pool_size": 3,
+    "network.pool_stride": 1,
+    "network.pool_padding": 1,
     "network.batch_norm": False,
     "network.activation": "tanh",
     "network.dropout": 0.5,
