@@ -97,7 +97,7 @@ OTHERWISE: dict[str, Any] = {
     "network.pooling": "average",
     "network.pool_size": 3,
     "network.pool_stride": 1,
-    "network.pool_padding": 1,
+    "network.pool_padding": "same",
     "network.batch_norm": False,
     "network.activation": "tanh",
     "network.dropout": 0.5,
@@ -127,7 +127,9 @@ def test_each_field_is_tried_otherwise() -> None:
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_no_field_is_without_effect(name: str) -> None:
     depth = 2 if name == "network.growth" else 1  # two of some of the others do not fit
-    changes: dict[str, dict[str, Any]] = {"network": {"depth": depth, "dense": [8]}, "training": {}}
+    pool_size = 3 if name == "network.pool_padding" else 2  # of which eight pixels are no multiple
+    network = {"depth": depth, "dense": [8], "pool_size": pool_size}
+    changes: dict[str, dict[str, Any]] = {"network": network, "training": {}}
     expected = curve(list(Fit(configuration(changes["network"]), digits(100))))
     section, field = name.split(".")
     changes[section][field] = OTHERWISE[name]
