@@ -21,6 +21,8 @@ from pipeline.storage import Storage
 _TRIAL = 48_000
 _EPOCH = 2_500  # of which MLflow takes 1,200 for four metrics and their indices, the record and study 300
 _SWEEP = 4_000_000  # 1 MB for MLflow's empty tables, as much for a transaction on them; tables and cards
+# report.html and its copy with MLflow: 2.2 MB each of a thousand trials, and at most 80 pictures.
+_PAGES = 10_000_000
 _MEMBER = 64_000  # the graph of a member in an exported file, beside its weights
 _TENSOR = 160  # name, type, shape and place of a tensor in a file
 
@@ -35,12 +37,16 @@ _LARGER: dict[str, Callable[[Any], float]] = {
     "network.padding": lambda padding: padding == "same",
     "network.pooling": lambda pooling: pooling == "none",
     "network.pool_size": lambda size: -size,
+    "network.pool_padding": lambda padding: padding == "same",
     "network.batch_norm": lambda has: has,
     "training.ema": lambda decay: decay > 0,
     "training.batch_size": lambda size: size,
 }
 # Some make some layers larger and others smaller, so that all their values have to be looked at.
-_EITHER_WAY = ("network.kernel_size", "network.depth", "network.filters", "network.dense")
+_EITHER_WAY = (
+    *("network.kernel_size", "network.depth", "network.filters", "network.dense"),
+    "network.pool_stride",
+)
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,8 @@ def most_bytes(space: SearchSpace, dataset: Dataset, concurrency: int) -> int:
 
     Its trials' logits and records; the networks of the best by loss and by accuracy; of each running trial
     its network, the state to go on from, and the largest of its files once more, because each is written
-    beside the one that it replaces; the export. What a worker that is killed leaves unfinished, until its
-    trial ends, is not counted.
+    beside the one that it replaces; the export; the report, and the members' answers to the test images. What
+    a worker that is killed leaves unfinished, until its trial ends, is not counted.
     """
     trials, keep = space.base.search.trials, max(space.base.ensemble.keep, space.base.ensemble.size)
     configuration = largest(space, dataset.image_shape, len(dataset.classes))
@@ -85,8 +91,11 @@ def most_bytes(space: SearchSpace, dataset: Dataset, concurrency: int) -> int:
     state = state_bytes(configuration, dataset.image_shape, len(dataset.classes))
     logits = 4 * len(dataset.valid) * len(dataset.classes)
     record = _EPOCH * most_epochs(space)
+    answers = len(dataset.test) * (8 + 4 * space.base.ensemble.size * len(dataset.classes))
     return (
         _SWEEP
+        + _PAGES
+        + answers
         + trials * (_TRIAL + logits + record)
         + min(2 * keep, trials) * network
         + min(concurrency, trials) * (network + state + max(state, logits, record))
