@@ -48,8 +48,11 @@ def _seconds(command, trials: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         arguments = command(trials, folder)
         begin = time.perf_counter()
-        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        return time.perf_counter() - begin
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - begin
+        if done.returncode:
+            sys.exit(f"{arguments}: exit code {done.returncode}\n{done.stderr}")
+        return seconds
 
 
 def _convene(trials: int, folder: str) -> list[str]:
