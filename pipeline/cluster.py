@@ -1,5 +1,6 @@
 """The Ray cluster that a sweep runs on: joined or started, and left."""
 
+import gc
 import logging
 import os
 import socket
@@ -60,7 +61,7 @@ def connect(address: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        leave()
+        _leave()
 
 
 def _check_answers(address: str) -> None:
@@ -76,9 +77,18 @@ def _check_answers(address: str) -> None:
         raise InputError(f"--address {address}: no Ray cluster answers: {error.strerror or error}") from None
 
 
-def leave() -> None:
-    """Leaves the cluster before the context ends; ends the one that was started for this sweep."""
-    ray.shutdown()
+def _leave() -> None:
+    """Leaves the cluster; ends the one that was started for this sweep.
+
+    A reference to an object of Ray's that is collected while Ray shuts down, by any thread, ends the process:
+    so what can be collected is collected before, and nothing meanwhile.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def _dashboard(address: str) -> bool | None:

@@ -177,12 +177,10 @@ def _resumable(kept: SweepRecord) -> Iterator[None]:
 def _search(
     sweep: OpenSweep, resources: "Resources", tracker: "Tracker", budget: TimeBudget, watch: Watch
 ) -> None:
-    """Trains what is left of the study's trials, and leaves the cluster."""
-    from pipeline import cluster
+    """Trains what is left of the study's trials."""
     from pipeline.sweep import run
 
     run(sweep, resources, tracker, budget=budget, watch=watch)
-    cluster.leave()  # the final stage can have the processors and the memory
 
 
 def _finish(sweep: OpenSweep, tracker: "Tracker", started: float) -> "Outcome":
