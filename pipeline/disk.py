@@ -55,26 +55,30 @@ class Room:
 
     at_most: int
     """Bytes; see `most_bytes`."""
-    free: int
-    """Bytes."""
+    free: int | None
+    """Bytes; None where there is no end of them: in an object store."""
     root: str
     """The storage root."""
 
     def __str__(self) -> str:
-        return f"at most {in_words(self.at_most)} under {self.root}, of {in_words(self.free)} free"
+        free = "" if self.free is None else f", of {in_words(self.free)} free"
+        return f"at most {in_words(self.at_most)} under {self.root}{free}"
 
     @property
     def is_enough(self) -> bool:
         """Whether the disk cannot become full of this sweep."""
-        return self.at_most <= self.free
+        return self.free is None or self.at_most <= self.free
 
 
 def room(space: SearchSpace, dataset: Dataset, concurrency: int, storage: Storage) -> Room:
     """What the sweep can take, and what there is where the storage root is or will be."""
+    at_most = most_bytes(space, dataset, concurrency)
+    if not storage.is_local:
+        return Room(at_most, None, storage.root)
     place = storage.local()
     while not place.exists():
         place = place.parent
-    return Room(most_bytes(space, dataset, concurrency), shutil.disk_usage(place).free, storage.root)
+    return Room(at_most, shutil.disk_usage(place).free, storage.root)
 
 
 def most_bytes(space: SearchSpace, dataset: Dataset, concurrency: int) -> int:

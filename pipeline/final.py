@@ -13,7 +13,8 @@ from pipeline.datasets import Dataset
 from pipeline.errors import InputError, WorkError
 from pipeline.model_card import ModelCard
 from pipeline.opening import OpenSweep
-from pipeline.record import BestSingle, Outcome, ScoredEnsemble, ScoredMember, SweepRecord
+from pipeline.prediction import MANIFEST
+from pipeline.record import EXPORT, BestSingle, Outcome, ScoredEnsemble, ScoredMember, SweepRecord
 from pipeline.study import StudiedTrial
 from pipeline.tracking import Tracker
 
@@ -59,7 +60,7 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> Outcome:
             "run_id": tracker.parent,
             "waiting": 0,
         },
-        export=str(kept.export),
+        export=kept.export,
         storage=kept.storage.root,
         taken=sweep.study.taken,
         pareto=_pareto(sweep),
@@ -85,7 +86,7 @@ def leave_report(sweep: OpenSweep) -> None:
 def show(tracker: Tracker, kept: SweepRecord, outcome: Outcome) -> None:
     """Hands the result to MLflow."""
     tags = {"convene.pareto": json.dumps(outcome.pareto)} if outcome.pareto else {}
-    tracker.show_result(scored(outcome), kept.export, kept.artifacts, tags)
+    tracker.show_result(scored(outcome), kept, tags)
 
 
 def _pareto(sweep: OpenSweep) -> list[dict[str, Any]]:
@@ -118,13 +119,14 @@ def _score_and_export(
     examined = ensemble.examine(networks, selection, test)
     evidence.save(kept.files, examined)
     scored = ensemble.score(kept, selection, dataset.valid.labels, examined)
-    export.write(
-        networks,
-        classes=dataset.classes,
-        pixels=test.pixels,
-        card=_card(kept, dataset, scored),
-        folder=kept.export,
-    )
+    with kept.files.filling(EXPORT, last=MANIFEST) as folder:
+        export.write(
+            networks,
+            classes=dataset.classes,
+            pixels=test.pixels,
+            card=_card(kept, dataset, scored),
+            folder=folder,
+        )
     return scored
 
 

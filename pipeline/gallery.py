@@ -1,6 +1,7 @@
 """The pictures of a recorded sweep, written to files and logged to MLflow's runs."""
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +65,8 @@ def show(name: str, what: str, wish: Wish, *, storage: str | Path, to: Path | No
         exhibit = KINDS[what](chosen, wish)
     folder = Storage(str(to)) if to else kept.files / _FOLDER
     files = _write(folder, {f"{stem}{end}.png": figure for end, figure in exhibit.figures.items()})
-    logged = _log(kept, dataset, part, files) if files else False
-    return Shown(name, what, of, tuple(map(str, files)), logged, exhibit.numbers)
+    logged = _log(kept, dataset, part, folder, files) if files else False
+    return Shown(name, what, of, tuple(map(folder.at, files)), logged, exhibit.numbers)
 
 
 def _chosen(kept: SweepRecord, dataset: Dataset, what: str, wish: Wish) -> Subject:
@@ -77,20 +78,22 @@ def _chosen(kept: SweepRecord, dataset: Dataset, what: str, wish: Wish) -> Subje
     return subject.of_ensemble(kept, dataset)
 
 
-def _write(folder: Storage, figures: dict[str, "Figure"]) -> list[Path]:
+def _write(folder: Storage, figures: dict[str, "Figure"]) -> list[str]:
     try:
         for name, figure in figures.items():
             folder.write(name, pictures.png(figure))
     except OSError as error:
         raise InputError(f"{folder.root}: cannot be written to: {error.strerror or error}") from None
-    return [folder.local(name) for name in figures]
+    return list(figures)
 
 
-def _log(kept: SweepRecord, dataset: Dataset, part: str, files: list[Path]) -> bool:
+def _log(kept: SweepRecord, dataset: Dataset, part: str, folder: Storage, names: list[str]) -> bool:
     try:
         where = tracking.place(kept.storage)
         runs = SweepRuns(where, kept.about, dataset, kept.space.base, fresh=False)
-        return runs.add_files(part, files, _FOLDER)
+        with ExitStack() as stack:
+            files = [stack.enter_context(folder.at_hand(name)) for name in names]
+            return runs.add_files(part, files, _FOLDER)
     except Exception as error:  # the pictures are made, whatever a database or a server comes up with
         logger.warning("MLflow does not take the pictures: %s", str(error).partition("\n")[0])
         return False

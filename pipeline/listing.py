@@ -84,12 +84,10 @@ def list_sweeps(storage: str | Path, pattern: str = "*", sort: str = "created") 
 
 def view(name: str, storage: str | Path) -> SweepView:
     """A recorded sweep, also one that is at work or was cut off. Raises InputError where there is none."""
-    import pandas as pd
-
     kept = SweepRecord.open(Storage(str(storage)), name)
     space, state, result = kept.space, _state(kept), kept.result
     if state == "finished":
-        table = pd.read_parquet(kept.trials_table)
+        table = kept.trials_table
     else:
         table = trials.table_of(kept, space, opening.recorded_trials(kept))
     states = {str(state): int(count) for state, count in table["state"].value_counts(sort=False).items()}
@@ -106,8 +104,6 @@ def _state(kept: SweepRecord) -> str:
 
 def leaderboard(outcome: Outcome) -> tuple["pd.DataFrame", list[str]]:
     """The rows of `trials.parquet`, best first, and the names of the columns that were searched."""
-    import pandas as pd
-
     kept = SweepRecord.open(Storage(outcome.storage), outcome.name)
-    table = pd.read_parquet(kept.trials_table)
+    table = kept.trials_table
     return table, [name for name in kept.space.searched if name in table]

@@ -1,6 +1,5 @@
 """Sees each result of a running sweep first: decides which trials stop, and tells all who should know."""
 
-import errno
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from pipeline.errors import last_line
 from pipeline.metrics import Epoch
 from pipeline.opening import OpenSweep
 from pipeline.runs import TrialView
+from pipeline.storage import StorageError, is_out_of_service
 from pipeline.study import State, Study
 from pipeline.tracking import Tracker
 
@@ -71,7 +71,7 @@ class Observer(tune.Callback, tune.Stopper):
         self._stops: dict[int, str] = {}
         self._killed: Counter[int] = Counter()
         self._fatal: Exception | None = None
-        """What ends the whole sweep, to be resumed: a full disk, or a study's database that is away."""
+        """What ends the whole sweep, to be resumed: a storage that is full or away, or a study's database."""
         ended = [trial.number for trial in study.trials() if trial.ended is not None]
         self._with_network = {number for number in ended if checkpoint.has_network(files, number)}
         self._complete: dict[int, Epoch] = {}
@@ -97,8 +97,8 @@ class Observer(tune.Callback, tune.Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Takes note of an epoch; whether the trial is to stop."""
-        if "full" in result:
-            self._full = result["full"]
+        if "storage" in result:
+            self._fatal = StorageError(result["storage"])
         if "epoch" not in result:
             return False
         number, epoch = result["number"], result["epoch"]
@@ -124,8 +124,8 @@ class Observer(tune.Callback, tune.Stopper):
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Ends a trial that was stopped, or that said itself that it is done."""
         number, result = trial.config["number"], trial.last_result or {}
-        if "full" in result:
-            pass  # it is left as it is, and goes on when there is room
+        if "storage" in result:
+            pass  # it is left as it is, and goes on when there is room, or the storage is back
         elif "failure" in result:
             self._end(number, "FAIL", reason=result["failure"])
         elif number in self._stops:
@@ -150,7 +150,7 @@ class Observer(tune.Callback, tune.Stopper):
         """Ends what Tune dropped without a word when time was over.
 
         Raises:
-            OSError: if the storage is full; what was running then can be resumed.
+            OSError: if the storage is full or away; what was running then can be resumed.
             StorageInternalError: if the study's database does not answer; likewise.
         """
         if self._fatal is not None:
@@ -188,7 +188,7 @@ class Observer(tune.Callback, tune.Stopper):
         except StorageInternalError as error:
             self._fatal = error
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_out_of_service(error):
                 raise
             self._fatal = error
 

@@ -12,7 +12,7 @@ from pipeline import datasets, geometry, search_space, study
 from pipeline.config import Configuration
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError
-from pipeline.record import About, SweepRecord
+from pipeline.record import JOURNAL, About, SweepRecord
 from pipeline.sampler import any_admissible
 from pipeline.search_space import SearchSpace
 from pipeline.storage import Storage
@@ -77,7 +77,7 @@ def study_place(kept: SweepRecord, about: About) -> tuple[Place, str]:
         InputError: if it is in a database, and OPTUNA_STORAGE does not say how to reach that one.
     """
     if not about.study:
-        return Place(journal=kept.journal), kept.name
+        return Place(journal=kept.files / JOURNAL), kept.name
     url = os.environ.get("OPTUNA_STORAGE", "")
     if shown(url) != about.study:
         raise InputError(f"sweep {kept.name}: its study is in {about.study}; set OPTUNA_STORAGE to that")

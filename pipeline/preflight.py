@@ -13,6 +13,7 @@ from typing import Any
 from pipeline import cluster, datasets, disk, geometry, probe, search_space, tracking
 from pipeline.config import Configuration, flatten
 from pipeline.datasets import Dataset
+from pipeline.disk import Room
 from pipeline.errors import InputError
 from pipeline.forecast import Forecast, forecast
 from pipeline.opening import DEFAULT_STORAGE, misfit_of
@@ -47,8 +48,7 @@ class Preflight:
     """None where nothing could be trained."""
     largest: dict[str, Any]
     """Of the largest: `parameters`, and the `seconds` of its trial, None where it was not trained."""
-    disk: dict[str, int]
-    """Bytes: `at_most`, what the sweep can take, and `free`, what there is."""
+    disk: Room
     gpu: dict[str, int] | None
     """Bytes: what the largest `trial` takes of a GPU and the `total`; and how many `trials` fit at a time."""
     problems: tuple[str, ...]
@@ -103,7 +103,7 @@ def examine(
         concurrency,
         seconds,
         _largest(largest, dataset, tried),
-        {"at_most": room.at_most, "free": room.free},
+        room,
         gpu,
         tuple(problems),
     )

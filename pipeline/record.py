@@ -1,11 +1,9 @@
 """What a sweep leaves behind: one folder that says what was asked, what was read and what came out."""
 
-import fcntl
 import json
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -14,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from pipeline import search_space
+from pipeline import lease, search_space
 from pipeline.config import nearest
 from pipeline.errors import InputError
 from pipeline.search_space import SearchSpace
@@ -24,9 +22,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FOLDER = "sweeps"
+JOURNAL = "study.journal"
+"""Of the Optuna study, in the sweep's folder: a file, or a folder of objects."""
+EXPORT = "exports/ensemble"
+"""The exported ensemble, in the sweep's folder."""
 _SPACE, _ABOUT, _READS = "search_space.toml", "sweep.json", "test_reads.json"
-_TRIALS, _RESULT, _LOCK = "trials.parquet", "result.json", ".lock"
-_JOURNAL, _EXPORT, _REPORT = "study.journal", "exports/ensemble", "report.html"
+_TRIALS, _RESULT = "trials.parquet", "result.json"
+_REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -138,16 +140,18 @@ class SweepRecord:
     def create(cls, storage: Storage, name: str, space: SearchSpace, about: About) -> "SweepRecord":
         """Makes the folder. Raises InputError where there is one of that name."""
         check_free(storage, name)
-        draft = storage / f"{_FOLDER}/.{name}-{about.id}"
+        record = cls(storage, name)
+        # An object store has no folders that could be renamed; there the second file makes the sweep.
+        draft = storage / f"{_FOLDER}/.{name}-{about.id}" if storage.is_local else record.files
         draft.write(_SPACE, space.to_toml().encode())
         draft.write(_ABOUT, json.dumps(asdict(about), indent=1).encode())
-        record = cls(storage, name)
-        try:
-            draft.local().rename(record.files.local())
-        except OSError:
-            shutil.rmtree(draft.local())
-            check_free(storage, name)
-            raise
+        if storage.is_local:
+            try:
+                draft.local().rename(record.files.local())
+            except OSError:
+                draft.remove_all()
+                check_free(storage, name)
+                raise
         return record
 
     @classmethod
@@ -171,39 +175,24 @@ class SweepRecord:
         Raises:
             InputError: if another process has it.
         """
-        with self.files.local(_LOCK).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"sweep {self.name}: another process is at work on it") from None
-            _mend(self.journal)
+        with lease.hold(self.files, self.name):
+            if self.files.is_local:
+                _mend(self.files.local(JOURNAL))
             yield
 
     @property
     def is_busy(self) -> bool:
         """Whether a process is at work on the sweep."""
-        try:
-            with self.files.local(_LOCK).open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return lease.is_held(self.files)
 
     @property
     def space(self) -> SearchSpace:
         """The search space as resolved when the sweep began."""
-        return search_space.parse(self.files.read(_SPACE).decode(), source=str(self.files.local(_SPACE)))
+        return search_space.parse(self.files.read(_SPACE).decode(), source=self.files.at(_SPACE))
 
     def write_space(self, space: SearchSpace) -> None:
         """Replaces it: a sweep may be enlarged."""
         self.files.write(_SPACE, space.to_toml().encode())
-
-    @property
-    def space_file(self) -> Path:
-        """The search-space file as resolved."""
-        return self.files.local(_SPACE)
 
     @property
     def about(self) -> About:
@@ -211,14 +200,9 @@ class SweepRecord:
         return About(**json.loads(self.files.read(_ABOUT)))
 
     @property
-    def journal(self) -> Path:
-        """The file of the Optuna study."""
-        return self.files.local(_JOURNAL)
-
-    @property
-    def export(self) -> Path:
-        """The folder of the exported ensemble."""
-        return self.files.local(_EXPORT)
+    def export(self) -> str:
+        """Where the exported ensemble is."""
+        return self.files.at(EXPORT)
 
     @property
     def test_reads(self) -> list[TestRead]:
@@ -242,9 +226,11 @@ class SweepRecord:
         self.files.write(_RESULT, json.dumps(asdict(result), indent=1).encode())
 
     @property
-    def trials_table(self) -> Path:
+    def trials_table(self) -> "pd.DataFrame":
         """`trials.parquet`, one row a trial."""
-        return self.files.local(_TRIALS)
+        import pandas as pd
+
+        return pd.read_parquet(BytesIO(self.files.read(_TRIALS)))
 
     def write_trials(self, table: "pd.DataFrame") -> None:
         """Replaces `trials.parquet`."""
@@ -253,19 +239,18 @@ class SweepRecord:
         self.files.write(_TRIALS, buffer.getvalue())
 
     @property
-    def report(self) -> Path:
-        """The page that shows what came out."""
-        return self.files.local(_REPORT)
+    def report(self) -> str:
+        """Where the page is that shows what came out."""
+        return self.files.at(_REPORT)
 
     def write_report(self, page: str) -> None:
         """Replaces `report.html`."""
         self.files.write(_REPORT, page.encode())
 
     @property
-    def artifacts(self) -> list[Path]:
-        """The files that belong to the sweep's MLflow run, as far as they are there."""
-        files = (self.report, self.trials_table, self.space_file)
-        return [file for file in files if file.exists()]
+    def artifacts(self) -> list[str]:
+        """The files that belong to the sweep's MLflow run, as far as they are there, as paths in `files`."""
+        return [file for file in (_REPORT, _TRIALS, _SPACE) if self.files.exists(file)]
 
 
 def _mend(journal: Path) -> None:

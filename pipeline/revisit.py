@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline import opening
 from pipeline.errors import InputError
 from pipeline.opening import DEFAULT_STORAGE, OpenSweep, open_sweep
-from pipeline.record import SweepRecord
+from pipeline.record import EXPORT, SweepRecord
 from pipeline.storage import Storage
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def replay_trial(
     return replay(sweep.kept, sweep.dataset, trial), changed
 
 
-def write_report(name: str, *, storage: str | Path = DEFAULT_STORAGE, to: str | Path | None = None) -> Path:
+def write_report(name: str, *, storage: str | Path = DEFAULT_STORAGE, to: str | Path | None = None) -> str:
     """Writes a sweep's report, also while it runs: what there is so far.
 
     Args:
@@ -114,24 +114,28 @@ def write_report(name: str, *, storage: str | Path = DEFAULT_STORAGE, to: str | 
         to: the file; `report.html` in the sweep's folder by default.
 
     Returns:
-        The file.
+        Where it is.
 
     Raises:
         InputError: if there is no such sweep, its data has changed, or the file cannot be written.
     """
     sweep = open_sweep(name, storage)
-    file = Path(to).absolute() if to else sweep.kept.report
-    if file.is_dir() or not file.parent.is_dir():
+    file = Path(to).absolute() if to else None
+    if file and (file.is_dir() or not file.parent.is_dir()):
         raise InputError(f"--to {to}: must be a file in a folder that there is")
 
     from pipeline import report
 
     page = report.render(report.gather(sweep))
     try:
-        Storage(str(file.parent)).write(file.name, page.encode())
+        if file:
+            Storage(str(file.parent)).write(file.name, page.encode())
+        else:
+            sweep.kept.write_report(page)
     except OSError as error:
-        raise InputError(f"{file}: cannot be written: {error.strerror or error}") from None
-    return file
+        where = file or sweep.kept.report
+        raise InputError(f"{where}: cannot be written: {error.strerror or error}") from None
+    return str(file or sweep.kept.report)
 
 
 def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_STORAGE) -> Path:
@@ -143,8 +147,9 @@ def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_
     from pipeline import export
 
     kept = SweepRecord.open(Storage(str(storage)), name)
-    if not kept.export.is_dir():
+    if not kept.files.exists(EXPORT):
         raise InputError(
             f"sweep {name}: has no exported ensemble yet; make it with: {kept.command('ensemble')}"
         )
-    return export.copy(kept.export, Path(to))
+    with kept.files.at_hand(EXPORT) as folder:
+        return export.copy(folder, Path(to))

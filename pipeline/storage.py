@@ -1,6 +1,14 @@
-"""Bytes under one root, each file written whole or not at all."""
+"""Bytes under one root, a folder or a place in an object store, each file written whole or not at all."""
 
+import errno
+import functools
+import os
+import re
+import shutil
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
@@ -8,19 +16,45 @@ from pyarrow import fs
 
 from pipeline.errors import InputError
 
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
+
+
+class StorageError(OSError):
+    """An object store does not take or give a file: it is away, or refuses."""
+
+
+def is_out_of_service(error: OSError) -> bool:
+    """Whether the storage is full or away: what was at work can go on when there is room, or it is back."""
+    return isinstance(error, StorageError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+
 
 @final
 class Storage:
-    """Files under `root`, a folder that need not exist yet. Paths are relative, with forward slashes.
+    """Files under `root`: a folder, which need not exist yet, or `s3://BUCKET/PREFIX`, whose bucket must.
 
-    Only the root crosses a process: a worker makes its own Storage of it.
+    Paths are relative, with forward slashes. Only the root crosses a process: a worker makes its own Storage
+    of it. An object store's endpoint and credentials are found as pyarrow finds them: in AWS_ENDPOINT_URL,
+    AWS_ACCESS_KEY_ID and so on, or by the machine's own role.
+
+    Raises:
+        InputError: if the root is neither a folder nor such an address, or the object store does not answer.
     """
 
     def __init__(self, root: str) -> None:
-        if "://" in root:
-            raise InputError(f"storage = {root!r}: must be a folder")
-        self.root = str(Path(root).expanduser().absolute())
-        self._files = fs.SubTreeFileSystem(self.root, fs.LocalFileSystem())
+        self.is_local = "://" not in root
+        if self.is_local:
+            self.root = str(Path(root).expanduser().absolute())
+            self._files = fs.SubTreeFileSystem(self.root, fs.LocalFileSystem())
+            return
+        self.root = root.rstrip("/")
+        if not _BUCKET.fullmatch(self.root):
+            raise InputError(f"storage = {root!r}: must be a folder, or s3://BUCKET/PREFIX")
+        bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
+        try:
+            with self._own_errors():
+                self._files = fs.SubTreeFileSystem(f"{bucket}/{prefix}", _object_store(bucket))
+        except StorageError as error:
+            raise InputError(f"storage = {error}") from None
 
     def __truediv__(self, path: str) -> "Storage":
         return Storage(f"{self.root}/{path}")
@@ -28,9 +62,52 @@ class Storage:
     def __reduce__(self) -> tuple[type["Storage"], tuple[str]]:
         return Storage, (self.root,)
 
+    def at(self, path: str) -> str:
+        """Where a file or folder is, to be told to a person."""
+        return f"{self.root}/{path}"
+
     def local(self, path: str = "") -> Path:
-        """The path on this machine, for libraries that open files themselves."""
+        """The path on this machine, where the root is a folder."""
+        assert self.is_local, f"{self.root} is no folder"
         return Path(self.root, path)
+
+    @contextmanager
+    def at_hand(self, path: str) -> Iterator[Path]:
+        """A file or folder for libraries that open files themselves; of an object store it is a copy.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        if self.is_local:
+            yield self.local(path)
+            return
+        with tempfile.TemporaryDirectory(prefix="convene-") as scratch:
+            copy = Path(scratch, path.rpartition("/")[2])
+            if names := self.names(path):
+                copy.mkdir()
+                for name in names:
+                    (copy / name).write_bytes(self.read(f"{path}/{name}"))
+            else:
+                copy.write_bytes(self.read(path))
+            yield copy
+
+    @contextmanager
+    def filling(self, path: str, last: str) -> Iterator[Path]:
+        """A folder on this machine to write files into, which are then those of the folder at `path`.
+
+        Of an object store the files are taken over when the context is left without an error: the one called
+        `last` goes first and comes last, so that a folder that has it is whole.
+        """
+        if self.is_local:
+            yield self.local(path)
+            return
+        with tempfile.TemporaryDirectory(prefix="convene-") as scratch:
+            folder = Path(scratch, path.rpartition("/")[2])
+            yield folder
+            for name in sorted(self.names(path), key=lambda name: name != last):
+                self.remove(f"{path}/{name}")
+            for file in sorted(folder.iterdir(), key=lambda file: file.name == last):
+                self.write(f"{path}/{file.name}", file.read_bytes())
 
     def check_writable(self) -> None:
         """Raises InputError where a file cannot be written under the root."""
@@ -42,7 +119,14 @@ class Storage:
             raise InputError(f"storage = {self.root}: {error.strerror or error}") from None
 
     def write(self, path: str, data: bytes) -> None:
-        """Writes beside the file and renames, so that a reader never sees a part of it."""
+        """Replaces the file, so that a reader never sees a part of it."""
+        if self.is_local:
+            self._write_beside(path, data)
+            return
+        with self._own_errors(), self._files.open_output_stream(path) as stream:
+            stream.write(data)  # an object is there when all of it is
+
+    def _write_beside(self, path: str, data: bytes) -> None:
         parent, _, name = path.rpartition("/")
         if parent or not self.local().is_dir():
             self._files.create_dir(parent or ".", recursive=True)
@@ -58,24 +142,62 @@ class Storage:
 
     def read(self, path: str) -> bytes:
         """The whole file. Raises FileNotFoundError where there is none."""
-        with self._files.open_input_file(path) as stream:
+        with self._own_errors(), self._files.open_input_file(path) as stream:
             return bytes(stream.read())
 
     def remove(self, path: str) -> None:
         """Removes a file, where there is one."""
-        self.local(path).unlink(missing_ok=True)
+        if self.is_local:
+            self.local(path).unlink(missing_ok=True)
+        elif self.exists(path):
+            with self._own_errors():
+                self._files.delete_file(path)
 
     def remove_partial(self) -> None:
         """Removes what writers that were killed left of files right under the root; none may be at work."""
-        for partial in self.local().glob(".*.partial"):
-            partial.unlink(missing_ok=True)
+        if self.is_local:
+            for partial in self.local().glob(".*.partial"):
+                partial.unlink(missing_ok=True)
+
+    def remove_all(self) -> None:
+        """Removes the root with all that is under it."""
+        if self.is_local:
+            shutil.rmtree(self.local())
+            return
+        with self._own_errors():
+            self._files.delete_dir_contents("", missing_dir_ok=True)
 
     def exists(self, path: str = "") -> bool:
         """Whether there is a file or folder."""
-        return self.local(path).exists()
+        if self.is_local:
+            return self.local(path).exists()
+        with self._own_errors():
+            return bool(self._files.get_file_info(path).type != fs.FileType.NotFound)
 
     def names(self, path: str = "") -> list[str]:
         """Sorted names of what is in a folder, hidden ones left out; empty where there is no folder."""
         selector = fs.FileSelector(path, allow_not_found=True)
-        names = (info.base_name for info in self._files.get_file_info(selector))
-        return sorted(name for name in names if not name.startswith("."))
+        with self._own_errors():
+            names = [info.base_name for info in self._files.get_file_info(selector)]
+        return sorted(name for name in names if name and not name.startswith("."))
+
+    @contextmanager
+    def _own_errors(self) -> Iterator[None]:
+        """Turns what an object store has to say into a line, without the number of the request."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if self.is_local:
+                raise
+            what = str(error).partition(" (Request ID")[0]
+            raise StorageError(f"{self.root}: {what}") from None
+
+
+@functools.cache
+def _object_store(bucket: str) -> fs.FileSystem:
+    # A small object then takes one request instead of three.
+    uri = f"s3://{bucket}?allow_delayed_open=true"
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return fs.FileSystem.from_uri(uri + (f"&region={region}" if region else ""))[0]  # else it is asked for

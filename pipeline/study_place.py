@@ -1,7 +1,6 @@
 """Where an Optuna study is kept."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import optuna
@@ -9,13 +8,16 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from pipeline.errors import InputError, last_line
+from pipeline.object_journal import ObjectJournal
+from pipeline.storage import Storage
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a study is: a journal file, a database by its URL as Optuna takes it, or memory alone."""
+    """Where a study is: a journal, a database by its URL as Optuna takes it, or memory alone."""
 
-    journal: Path | None = None
+    journal: Storage | None = None
+    """A file, or a folder in an object store."""
     url: str | None = None
 
     def check(self) -> None:
@@ -32,7 +34,9 @@ class Place:
                 where, why = shown(self.url), last_line(error)
                 raise InputError(f"OPTUNA_STORAGE = {where}: cannot be opened: {why}") from None
         if self.journal:
-            return JournalStorage(JournalFileBackend(str(self.journal)))
+            in_file = self.journal.is_local
+            backend = JournalFileBackend(self.journal.root) if in_file else ObjectJournal(self.journal)
+            return JournalStorage(backend)
         return InMemoryStorage()
 
 

@@ -5,12 +5,12 @@ import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import final
 
 from pipeline.errors import InputError, last_line
-from pipeline.record import ScoredEnsemble
+from pipeline.record import EXPORT, ScoredEnsemble, SweepRecord
 from pipeline.runs import SweepRuns, TrackingPlace, TrialView
 from pipeline.storage import Storage
 
@@ -25,7 +25,7 @@ def place(storage: Storage) -> TrackingPlace:
     """`MLFLOW_TRACKING_URI` where it is set, else SQLite under the storage root.
 
     Raises:
-        InputError: if it is a server that does not answer.
+        InputError: if it is a server that does not answer, or the root is no folder and there is none.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # the tracker tells of errors itself, once
@@ -34,6 +34,10 @@ def place(storage: Storage) -> TrackingPlace:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri and not storage.is_local:
+        raise InputError(
+            f"storage = {storage.root}: MLflow keeps no database there; set MLFLOW_TRACKING_URI to a server"
+        )
     if not uri:
         return TrackingPlace(f"sqlite:///{storage.local('mlflow.db')}", storage.local("artifacts").as_uri())
     if uri.startswith(("http://", "https://")):
@@ -102,12 +106,20 @@ class Tracker:
         """Hands over a trial; an older picture of it that was not written yet is dropped."""
         self._put(view.number, lambda: self._runs.show_trial(view))
 
-    def show_result(
-        self, scored: ScoredEnsemble, export: Path, files: Iterable[Path], tags: Mapping[str, str]
-    ) -> None:
+    def show_result(self, scored: ScoredEnsemble, kept: SweepRecord, tags: Mapping[str, str]) -> None:
         """Hands over the ensemble, its scores and the sweep's files and tags, and ends the sweep's run."""
-        self._put("ensemble", lambda: self._runs.show_ensemble(scored, export))
-        self._put("end", lambda: self._runs.end_sweep("FINISHED", scored, tuple(files), tags))
+
+        def show_ensemble() -> None:
+            with kept.files.at_hand(EXPORT) as export:
+                self._runs.show_ensemble(scored, export)
+
+        def end() -> None:
+            with ExitStack() as stack:
+                files = tuple(stack.enter_context(kept.files.at_hand(file)) for file in kept.artifacts)
+                self._runs.end_sweep("FINISHED", scored, files, tags)
+
+        self._put("ensemble", show_ensemble)
+        self._put("end", end)
 
     def end(self, status: str) -> None:
         """Ends the sweep's run without a result."""

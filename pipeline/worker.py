@@ -1,6 +1,5 @@
 """The Ray actor that trains trials: an epoch a step, each left on disk."""
 
-import errno
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, final
@@ -11,7 +10,7 @@ from pipeline import checkpoint
 from pipeline.config import Configuration
 from pipeline.datasets import TrainingData
 from pipeline.metrics import Epoch
-from pipeline.storage import Storage
+from pipeline.storage import Storage, is_out_of_service
 
 if TYPE_CHECKING:
     from pipeline.training import Fit
@@ -27,7 +26,7 @@ class TrialWorker(tune.Trainable):
         """Tune's constructor: `config` is the trial's, the rest is shared by all trials."""
         import torch
 
-        if not sweep.exists():
+        if sweep.is_local and not sweep.exists():
             raise RuntimeError(f"the storage {sweep.root} is not to be seen on this node")
         torch.set_num_threads(threads)
         self._sweep, self._data, self._device = sweep, data, device
@@ -45,16 +44,16 @@ class TrialWorker(tune.Trainable):
         from pipeline.training import DivergenceError
 
         epochs = self._configuration.training.epochs
-        fit = self._fit or self._start()
         try:
+            fit = self._fit or self._start()
             if len(self._epochs) < epochs:
                 self._train(fit)
         except DivergenceError as error:
             return {"failure": str(error), "done": True}
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_out_of_service(error):
                 raise
-            return {"full": error.errno, "done": True}
+            return {"storage": error.strerror or str(error), "done": True}
         last = self._epochs[-1]
         return {
             **asdict(last),

@@ -1,6 +1,5 @@
 """What people come for, from beginning to end: a sweep, begun, finished or enlarged. Prints nothing."""
 
-import errno
 import logging
 import os
 import time
@@ -19,7 +18,7 @@ from pipeline.errors import InputError, Interrupted, WorkError
 from pipeline.opening import DEFAULT_STORAGE, OpenSweep, open_sweep
 from pipeline.record import About, SweepRecord
 from pipeline.search_space import SearchSpace
-from pipeline.storage import Storage
+from pipeline.storage import Storage, StorageError, is_out_of_service
 from pipeline.study import KnownTrial, Study, known_trials
 from pipeline.study_place import shown
 
@@ -159,7 +158,7 @@ def resume_sweep(
 
 @contextmanager
 def _resumable(kept: SweepRecord) -> Iterator[None]:
-    """Says how to go on after an interruption, or when the storage was full or the study's database away."""
+    """Says how to go on after an interruption, or when the storage or the study's database was away."""
     resume = kept.command("resume")
     try:
         yield
@@ -169,8 +168,10 @@ def _resumable(kept: SweepRecord) -> Iterator[None]:
     except StorageInternalError as error:
         raise WorkError(f"the study's database does not answer; then: {resume}\n  {error}") from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_out_of_service(error):
             raise
+        if isinstance(error, StorageError):
+            raise WorkError(f"storage {error}; when it is back: {resume}") from None
         raise WorkError(f"storage {kept.storage.root}: {error.strerror}; make room, then: {resume}") from None
 
 

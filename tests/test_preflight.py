@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli.preflight import lines
+from pipeline.disk import Room
 from pipeline.forecast import Forecast
 from pipeline.preflight import Preflight
 from tests.conftest import convene
@@ -83,7 +84,7 @@ SEEN = Preflight(
     concurrency=4,
     seconds=Forecast(12.34, 1.2345, 100.0, (100.0, 200.0), 1000.0, (30, 40)),
     largest={"parameters": 123456, "seconds": 99.94},
-    disk={"at_most": 34_000_000, "free": 120_000_000_000},
+    disk=Room(34_000_000, 120_000_000_000, "mlruns"),
     gpu={"trial": 2_000_000_000, "total": 80_000_000_000, "trials": 40},
     problems=("too little of this", "too much of that"),
 )
@@ -102,7 +103,7 @@ SEEN = Preflight(
                 "the largest: 123,456 parameters, 99.9 s",
                 "the sweep: 40 trials, 4 at a time: 1:40 to 3:20",
                 "the budget: leaves 16:40 to train: 30 to 40 trials",
-                "disk: at most 34 MB, of 120 GB free",
+                "disk: at most 34 MB under mlruns, of 120 GB free",
                 "a GPU: holds 40 of the largest trial: 2 GB of 80 GB",
                 "problem: too little of this",
                 "problem: too much of that",
@@ -115,7 +116,7 @@ SEEN = Preflight(
                 "images: 1,200 to train, 100 to validate, 200 to test",
                 "searched: nothing",
                 "the largest: 123,456 parameters, 99.9 s",
-                "disk: at most 34 MB, of 120 GB free",
+                "disk: at most 34 MB under mlruns, of 120 GB free",
                 "problem: none",
             ],
         ),

@@ -149,7 +149,7 @@ def test_it_has_every_section_and_figure(page: Reader) -> None:
 
 def test_its_configuration_makes_the_sweep_again(sweep: OpenSweep, page: Reader) -> None:
     [shown] = re.findall(r"\[data\]\n.*?\n\n(?=\s*data)", page.text, re.DOTALL)
-    assert tomllib.loads(shown) == tomllib.loads(sweep.kept.space_file.read_text())
+    assert tomllib.loads(shown) == tomllib.loads(sweep.kept.files.read("search_space.toml").decode())
 
 
 def test_its_words_agree_with_what_was_recorded(findings: Findings) -> None:
@@ -257,7 +257,7 @@ def test_a_page_that_fails_is_told_and_no_more(
     monkeypatch.setattr(report, "render", fails)
     final.leave_report(sweep)
     assert "no ink" in caplog.text and "convene report synthetic" in caplog.text
-    assert not sweep.kept.report.exists()
+    assert not Path(sweep.kept.report).exists()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from rich.console import Console
 from pipeline import checkpoint, cli, exhibits, listing, subject, terminal
 from pipeline.exhibits import Wish
 from pipeline.opening import recorded_data
-from pipeline.record import SweepRecord
+from pipeline.record import JOURNAL, SweepRecord
 from pipeline.storage import Storage
 from pipeline.study import Study
 from pipeline.study_place import Place
@@ -248,7 +248,7 @@ def never_trained(swept: Swept, folder: Path, *reasons: str) -> Path:
     shutil.rmtree(storage / "sweeps/small/trials")
     kept = SweepRecord.open(Storage(str(storage)), "small")
     if reasons:
-        study = Study(kept.space, lambda configuration: None, Place(journal=kept.journal), "small")
+        study = Study(kept.space, lambda configuration: None, Place(journal=kept.files / JOURNAL), "small")
         for reason in reasons:
             study.tell(study.ask()[0], "FAIL", reason=reason)
     return storage

@@ -195,7 +195,7 @@ def test_a_full_disk_is_found_before_any_work(tmp_path: Path) -> None:
     assert everything(tmp_path) == {}
 
 
-@pytest.mark.parametrize("root", ["s3://bucket/runs", "gs://bucket"])
-def test_an_address_is_no_folder(root: str) -> None:
-    with pytest.raises(InputError, match="must be a folder"):
+@pytest.mark.parametrize("root", ["gs://bucket", "s3://", "s3://a", "s3://Bucket/runs", "https://bucket/x"])
+def test_an_address_names_a_bucket(root: str) -> None:
+    with pytest.raises(InputError, match="must be a folder, or s3://BUCKET/PREFIX"):
         Storage(root)

@@ -15,6 +15,7 @@ from pipeline import geometry
 from pipeline.config import Configuration
 from pipeline.sampler import any_admissible
 from pipeline.search_space import SearchSpace, override, parse
+from pipeline.storage import Storage
 from pipeline.study import StudiedTrial, Study, known_trials
 from pipeline.study_place import Place, shown
 
@@ -41,6 +42,10 @@ dropout = { low = 0.0, high = 0.5 }
 [training]
 learning_rate = { low = 1e-4, high = 1e-1, log = true }
 """)
+
+
+def at(journal: Path) -> Place:
+    return Place(Storage(str(journal)))
 
 
 def misfit(configuration: Configuration) -> str | None:
@@ -73,7 +78,7 @@ def tell_one_of_each(study: Study) -> list[int]:
 
 
 def test_each_state_is_stored_with_its_values_and_its_reason(tmp_path: Path) -> None:
-    study = Study(DEEP, misfit, Place(tmp_path / "journal"))
+    study = Study(DEEP, misfit, at(tmp_path / "journal"))
     assert tell_one_of_each(study) == [0, 1, 2, 3]
     stored = optunas(tmp_path / "journal").trials
     assert [trial.number for trial in stored] == [0, 1, 2, 3]
@@ -96,7 +101,7 @@ def test_each_state_is_stored_with_its_values_and_its_reason(tmp_path: Path) -> 
 
 
 def test_a_trial_can_end_before_its_first_epoch(tmp_path: Path) -> None:
-    study = Study(DEEP, misfit, Place(tmp_path / "journal"))
+    study = Study(DEEP, misfit, at(tmp_path / "journal"))
     for state in ("PRUNED", "FAIL"):
         number, _ = study.ask()
         study.tell(number, state, reason="no time was left")
@@ -105,9 +110,9 @@ def test_a_trial_can_end_before_its_first_epoch(tmp_path: Path) -> None:
 
 
 def test_an_opened_journal_has_the_same_trials_and_goes_on_counting(tmp_path: Path) -> None:
-    first = Study(DEEP, misfit, Place(tmp_path / "journal"), name="evening")
+    first = Study(DEEP, misfit, at(tmp_path / "journal"), name="evening")
     tell_one_of_each(first)
-    again = Study(DEEP, misfit, Place(tmp_path / "journal"), name="evening")
+    again = Study(DEEP, misfit, at(tmp_path / "journal"), name="evening")
     assert again.trials() == first.trials()
     assert [(trial.state, trial.reason) for trial in again.trials()] == [
         ("COMPLETE", None),
@@ -119,7 +124,7 @@ def test_an_opened_journal_has_the_same_trials_and_goes_on_counting(tmp_path: Pa
 
 
 def test_a_trials_parameters_are_those_of_its_configuration(tmp_path: Path) -> None:
-    study = Study(DEEP, misfit, Place(tmp_path / "journal"))
+    study = Study(DEEP, misfit, at(tmp_path / "journal"))
     asked = dict(study.ask() for _ in range(5))
     study.tell(0, "COMPLETE", [0.5])
     trials: list[StudiedTrial] = study.trials()
@@ -134,7 +139,7 @@ def test_a_trials_parameters_are_those_of_its_configuration(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("objective", "best"), [("valid_loss", 1), ("valid_accuracy", 0)])
 def test_a_loss_is_made_small_and_an_accuracy_large(objective: str, best: int, tmp_path: Path) -> None:
-    study = Study(override(DEEP, {"search.objectives": [objective]}), misfit, Place(tmp_path / "journal"))
+    study = Study(override(DEEP, {"search.objectives": [objective]}), misfit, at(tmp_path / "journal"))
     for value in (0.9, 0.2):
         number, _ = study.ask()
         study.tell(number, "COMPLETE", [value])
@@ -269,7 +274,7 @@ def test_candidates_are_every_value_there_is(table: str, expected: list[Any] | N
 def at_rung(values: list[float], objective: str, factor: int, tmp_path: Path) -> list[bool]:
     """Whether each of these trials, one after another, is stopped at the first rung."""
     changes = {"search.objectives": [objective], "search.reduction_factor": factor, "training.epochs": 9}
-    study = Study(override(DEEP, changes), misfit, Place(tmp_path / "journal"))
+    study = Study(override(DEEP, changes), misfit, at(tmp_path / "journal"))
     stopped = []
     for value in values:
         number, _ = study.ask()
@@ -315,7 +320,7 @@ def test_halving_lets_the_best_part_go_on(
 def test_rungs_are_where_the_configuration_says(
     changes: dict[str, object], rungs: set[int], tmp_path: Path
 ) -> None:
-    study = Study(override(DEEP, changes), misfit, Place(tmp_path / "journal"))
+    study = Study(override(DEEP, changes), misfit, at(tmp_path / "journal"))
     good, weak = study.ask()[0], study.ask()[0]
     for epoch in range(1, 21):
         study.report(good, epoch, 0.1)
@@ -325,20 +330,20 @@ def test_rungs_are_where_the_configuration_says(
 
 def test_rungs_outlive_the_process(tmp_path: Path) -> None:
     space = override(DEEP, {"training.epochs": 9})
-    before = Study(space, misfit, Place(tmp_path / "journal"))
+    before = Study(space, misfit, at(tmp_path / "journal"))
     before.report(before.ask()[0], 3, 0.1)
-    after = Study(space, misfit, Place(tmp_path / "journal"))
+    after = Study(space, misfit, at(tmp_path / "journal"))
     number, _ = after.ask()
     after.report(number, 3, 0.9)
     assert after.is_weak(number, 3)
 
 
 def test_what_was_running_is_taken_over_with_its_number_parameters_and_values(tmp_path: Path) -> None:
-    before = Study(DEEP, misfit, Place(tmp_path / "journal"))
+    before = Study(DEEP, misfit, at(tmp_path / "journal"))
     first, running = before.ask(), before.ask()
     before.tell(first[0], "COMPLETE", [0.5])
     before.report(running[0], 1, 0.7)
-    after = Study(DEEP, misfit, Place(tmp_path / "journal"))
+    after = Study(DEEP, misfit, at(tmp_path / "journal"))
     assert after.reopen() == [running]
     assert after.reopen() == [running]  # until it has ended
     after.report(running[0], 1, 0.6)  # was reported by the other process, and stays as it was
@@ -346,26 +351,26 @@ def test_what_was_running_is_taken_over_with_its_number_parameters_and_values(tm
     after.tell(running[0], "PRUNED", reason="enough")
     [_, trial] = after.trials()
     assert (trial.state, trial.reason) == ("PRUNED", "enough")
-    assert Study(DEEP, misfit, Place(tmp_path / "journal")).reopen() == []
+    assert Study(DEEP, misfit, at(tmp_path / "journal")).reopen() == []
 
 
 def test_a_resumed_search_proposes_something_new(tmp_path: Path) -> None:
     space = override(DEEP, {"search.sampler": "random"})
-    before = [Study(space, misfit, Place(tmp_path / "journal")).ask()[1] for _ in range(1)]
-    after = Study(space, misfit, Place(tmp_path / "journal")).ask()[1]
+    before = [Study(space, misfit, at(tmp_path / "journal")).ask()[1] for _ in range(1)]
+    after = Study(space, misfit, at(tmp_path / "journal")).ask()[1]
     assert after.network != before[0].network
 
 
 def test_opening_a_study_writes_nothing(tmp_path: Path) -> None:
-    Study(DEEP, misfit, Place(tmp_path / "journal")).ask()
+    Study(DEEP, misfit, at(tmp_path / "journal")).ask()
     before = (tmp_path / "journal").read_bytes()
-    assert len(Study(DEEP, misfit, Place(tmp_path / "journal"))) == 1
+    assert len(Study(DEEP, misfit, at(tmp_path / "journal"))) == 1
     assert (tmp_path / "journal").read_bytes() == before
 
 
 def test_the_ranking_is_of_complete_trials_by_the_objective(tmp_path: Path) -> None:
     for objective, order in (("valid_loss", [2, 0]), ("valid_accuracy", [0, 2])):
-        study = Study(override(DEEP, {"search.objectives": [objective]}), misfit, Place(tmp_path / objective))
+        study = Study(override(DEEP, {"search.objectives": [objective]}), misfit, at(tmp_path / objective))
         for state, value in (("COMPLETE", [0.5]), ("PRUNED", None), ("COMPLETE", [0.4]), ("FAIL", None)):
             study.tell(study.ask()[0], state, value)  # type: ignore[arg-type]
         assert [number for number, _ in study.ranked()] == order
@@ -401,10 +406,10 @@ def test_all_of_a_small_space_is_tried_before_anything_twice(sampler: str, told:
 
 def test_a_trial_that_failed_is_not_tried_again(tmp_path: Path) -> None:
     space = parse("[network]\ndepth = { choices = [1, 2] }")
-    study = Study(space, fits, Place(tmp_path / "journal"))
+    study = Study(space, fits, at(tmp_path / "journal"))
     number, first = study.ask()
     study.tell(number, "FAIL", reason="its worker died")
-    _, second = Study(space, fits, Place(tmp_path / "journal")).ask()
+    _, second = Study(space, fits, at(tmp_path / "journal")).ask()
     assert first.network.depth + second.network.depth == 3
 
 
@@ -426,7 +431,7 @@ weight_decay = { low = 1e-4, high = 1e-1, log = true, when = { optimizer = "adam
 def test_a_parameter_is_there_where_its_condition_holds_and_nowhere_else(
     sampler: str, tmp_path: Path
 ) -> None:
-    study = Study(override(CONDITIONAL, {"search.sampler": sampler}), misfit, Place(tmp_path / "journal"))
+    study = Study(override(CONDITIONAL, {"search.sampler": sampler}), misfit, at(tmp_path / "journal"))
     seen = set()
     for _ in range(14 if sampler == "gp" else 40):
         number, c = study.ask()
@@ -456,11 +461,11 @@ def test_first_trials_are_those_listed_and_the_rest_of_them_is_drawn(tmp_path: P
         {"network": {"depth": 3}},
     ]
     space = override(CONDITIONAL, {"search.try_first": first})
-    study = Study(space, misfit, Place(tmp_path / "journal"))
+    study = Study(space, misfit, at(tmp_path / "journal"))
     a, b = study.ask()[1], study.ask()[1]
     assert (a.network.depth, a.network.dense, a.network.dense_dropout) == (2, (16, 8), 0.2)
     assert (b.training.optimizer, b.network.depth, b.network.dense) == ("sgd", 3, ())
-    c = Study(space, misfit, Place(tmp_path / "journal")).ask()[1]  # after a crash the next, not the first
+    c = Study(space, misfit, at(tmp_path / "journal")).ask()[1]  # after a crash the next, not the first
     assert c.network.depth == 3
     assert (c.network.depth, c.network.dense, c.training.optimizer) != (3, (), "sgd")
 
@@ -472,7 +477,7 @@ def test_first_trials_are_those_listed_and_the_rest_of_them_is_drawn(tmp_path: P
 def test_of_several_objectives_the_front_is_known(sampler: str, tmp_path: Path) -> None:
     changes = {"search.objectives": ["parameters", "valid_accuracy"], "search.sampler": sampler}
     space = override(DEEP, {**changes, "training.epochs": 9})
-    study = Study(space, misfit, Place(tmp_path / "journal"))
+    study = Study(space, misfit, at(tmp_path / "journal"))
     values = [(100, 0.9), (50, 0.8), (100, 0.8), (40, 0.8), (200, 0.95), None, (200, 0.94)]
     for pair in values:
         number, _ = study.ask()
@@ -485,7 +490,7 @@ def test_of_several_objectives_the_front_is_known(sampler: str, tmp_path: Path) 
     for _ in range(5):  # and the sampler goes on, its stopped trial included
         number, _ = study.ask()
         study.tell(number, "COMPLETE", (300, 0.5))
-    again = Study(space, misfit, Place(tmp_path / "journal"))
+    again = Study(space, misfit, at(tmp_path / "journal"))
     assert again.pareto() == [0, 3, 4]
     assert again.trials()[3].values == (40, 0.8)
 
@@ -497,36 +502,34 @@ def test_known_trials_are_those_that_lie_in_the_space_and_count_for_nothing_else
     then = parse(
         "[network]\ndepth = { low = 1, high = 6 }\nwidth = { choices = [4, 8] }\n[training]\nepochs = 9"
     )
-    earlier = Study(then, fits, Place(tmp_path / "then"), "then")
+    earlier = Study(then, fits, at(tmp_path / "then"), "then")
     for _ in range(12):  # all that there are
         number, c = earlier.ask()
         earlier.report(number, 3, c.network.depth / 10)
         earlier.tell(number, *(("PRUNED",) if c.network.depth == 2 else ("COMPLETE", [c.network.depth / 10])))
     now = override(then, {"network.depth": {"low": 2, "high": 5}, "network.width": 8})
-    known = known_trials(Place(tmp_path / "then"), "then", then, now)
+    known = known_trials(at(tmp_path / "then"), "then", then, now)
     assert sorted(k.parameters["network.depth"] for k in known) == [2, 3, 4, 5]
     assert {k.state for k in known if k.parameters["network.depth"] == 2} == {"PRUNED"}
 
-    study = Study(now, fits, Place(tmp_path / "now"), "now")
+    study = Study(now, fits, at(tmp_path / "now"), "now")
     study.take("then", known)
     assert (len(study), study.taken, study.trials(), study.ranked(), study.pareto()) == (0, 4, [], [], [])
     number, _ = study.ask()
     assert number == 4  # its number is its place in the study, where the earlier ones are
     study.report(number, 3, 0.45)
     assert study.is_weak(number, 3)  # beside 0.2, 0.3, 0.4 and 0.5
-    again = Study(now, fits, Place(tmp_path / "now"), "now")
+    again = Study(now, fits, at(tmp_path / "now"), "now")
     assert (len(again), again.taken, len(again.trials())) == (1, 4, 1)
 
 
 def test_nothing_is_known_where_a_fixed_value_is_another(tmp_path: Path) -> None:
     then = parse("[network]\ndepth = { low = 1, high = 6 }\n[training]\nepochs = 9")
-    earlier = Study(then, fits, Place(tmp_path / "then"), "then")
+    earlier = Study(then, fits, at(tmp_path / "then"), "then")
     earlier.tell(earlier.ask()[0], "COMPLETE", [0.1])
     now = override(then, {"training.epochs": 10})
-    assert known_trials(Place(tmp_path / "then"), "then", then, now) == []
-    assert (
-        len(known_trials(Place(tmp_path / "then"), "then", then, override(then, {"training.seed": 7}))) == 1
-    )
+    assert known_trials(at(tmp_path / "then"), "then", then, now) == []
+    assert len(known_trials(at(tmp_path / "then"), "then", then, override(then, {"training.seed": 7}))) == 1
 
 
 # --- A database ------------------------------------------------------------------------------------------

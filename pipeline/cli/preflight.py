@@ -75,8 +75,7 @@ def lines(seen: "Preflight") -> Iterator[tuple[str, str]]:
     if seconds and seconds.budget is not None and seconds.budget_trials:
         fewest, most = seconds.budget_trials
         yield "the budget", f"leaves {duration(seconds.budget)} to train: {fewest} to {most} trials"
-    at_most, free = in_words(seen.disk["at_most"]), in_words(seen.disk["free"])
-    yield "disk", f"at most {at_most}, of {free} free"
+    yield "disk", str(seen.disk)
     if gpu := seen.gpu:
         each, total = in_words(gpu["trial"]), in_words(gpu["total"])
         yield "a GPU", f"holds {gpu['trials']} of the largest trial: {each} of {total}"

@@ -18,6 +18,6 @@ def report(name: str, to: Path | None, storage: str, as_json: bool) -> None:
 
     file = revisit.write_report(name, storage=storage, to=to)
     if as_json:
-        print_json({"name": name, "report": str(file)})
+        print_json({"name": name, "report": file})
     else:
-        click.echo(str(file))
+        click.echo(file)
