@@ -63,7 +63,8 @@ class DataConfig(Section):
     """Where the images come from and how they are split. The same for every trial of a sweep."""
 
     source: str = "digits"
-    """`digits`, `mnist`, `fashion-mnist`, `kmnist`, or the path of a folder, a `.parquet` or a `.npz`."""
+    """`digits`, `mnist`, `fashion-mnist`, `kmnist`, or a folder, a `.parquet` or a `.npz`: its path, or its
+    address `s3://BUCKET/PATH`."""
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
     """Height and width in pixels that images are resized to. Without it all must have one size."""
     color: Literal["auto", "grey", "rgb"] = "auto"

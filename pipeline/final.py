@@ -63,6 +63,7 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> Outcome:
         export=kept.export,
         storage=kept.storage.root,
         taken=sweep.study.taken,
+        ended=sweep.study.has_ended,
         pareto=_pareto(sweep),
     )
     kept.write_result(outcome)

@@ -23,7 +23,7 @@ class ListedSweep:
 
     name: str
     state: str
-    """`running`, `finished`, or `unfinished` where the final stage is still to come."""
+    """`running`, `finished`, or `unfinished` where trials or the final stage are still to come."""
     created: str
     dataset: str
     trials: int | None
@@ -99,7 +99,7 @@ def view(name: str, storage: str | Path) -> SweepView:
 def _state(kept: SweepRecord) -> str:
     if kept.is_busy:
         return "running"
-    return "finished" if kept.result else "unfinished"
+    return "finished" if (result := kept.result) and result.ended else "unfinished"
 
 
 def leaderboard(outcome: Outcome) -> tuple["pd.DataFrame", list[str]]:

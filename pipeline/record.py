@@ -123,6 +123,8 @@ class Outcome:
     """The storage root."""
     taken: int = 0
     """Trials of an earlier sweep that the search knew from the start."""
+    ended: bool = True
+    """Whether the search had come to its end, and not only to an ensemble of what there was."""
     pareto: list[dict[str, Any]] = field(default_factory=list)
     """Of several objectives: the trials that none beats in all, with their values."""
 

@@ -83,12 +83,10 @@ class Storage:
             return
         with tempfile.TemporaryDirectory(prefix="convene-") as scratch:
             copy = Path(scratch, path.rpartition("/")[2])
-            if names := self.names(path):
-                copy.mkdir()
-                for name in names:
-                    (copy / name).write_bytes(self.read(f"{path}/{name}"))
-            else:
-                copy.write_bytes(self.read(path))
+            with self._own_errors():
+                if self._files.get_file_info(path).type == fs.FileType.Directory:
+                    copy.mkdir()
+                fs.copy_files(path, str(copy), self._files, fs.LocalFileSystem())
             yield copy
 
     @contextmanager
@@ -173,6 +171,15 @@ class Storage:
             return self.local(path).exists()
         with self._own_errors():
             return bool(self._files.get_file_info(path).type != fs.FileType.NotFound)
+
+    def state(self, path: str) -> str:
+        """Sizes and times of a file, or of all files below a folder; empty where there is none."""
+        with self._own_errors():
+            found = [self._files.get_file_info(path)]
+            if found[0].type == fs.FileType.Directory:
+                found = self._files.get_file_info(fs.FileSelector(path, recursive=True))
+        files = sorted((file.path, file.size, file.mtime_ns) for file in found if file.is_file)
+        return " ".join(map(str, files))
 
     def names(self, path: str = "") -> list[str]:
         """Sorted names of what is in a folder, hidden ones left out; empty where there is no folder."""

@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from pipeline import lease
-from pipeline.config import Configuration
+from pipeline import datasets, lease
+from pipeline.config import Configuration, DataConfig
 from pipeline.errors import InputError
 from pipeline.object_journal import ObjectJournal
 from pipeline.search_space import parse
@@ -108,6 +110,29 @@ def test_a_bucket_that_is_not_there_or_a_store_that_is_away_is_told_at_once(
     with pytest.raises(InputError, match=r"storage = s3://another-bucket: .*connect"):
         Storage("s3://another-bucket").check_writable()
     assert time.monotonic() - began < 30  # pyarrow tries three times, some 6 s in all
+
+
+@pytest.mark.parametrize("path", ["images", "images.npz"])
+def test_images_in_a_bucket_are_those_in_a_folder(store: ObjectStore, path: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    if path.endswith(".npz"):
+        np.savez(tmp_path / path, images=pixels, labels=np.arange(40) % 2)
+    else:
+        for number, image in enumerate(pixels):
+            (folder := tmp_path / path / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{number}.png")
+    bucket = store.bucket()
+    files = Storage(f"s3://{bucket}")
+    for file in (tmp_path / path).rglob("*.png") if path == "images" else [tmp_path / path]:
+        files.write(f"data/{file.relative_to(tmp_path)}", file.read_bytes())
+    source, cache = f"s3://{bucket}/data/{path}", tmp_path / "cache"
+    local = datasets.load(DataConfig(source=str(tmp_path / path)))
+    for _ in range(2):  # copied, and found in the cache
+        remote = datasets.load(DataConfig(source=source), cache=cache)
+        assert (remote.fingerprint, remote.source, remote.name) == (local.fingerprint, source, local.name)
+    assert len(list((cache / "s3").iterdir())) == 1
+    with pytest.raises(InputError, match=f"data.source = s3://{bucket}/data/imges: there is no such file"):
+        datasets.load(DataConfig(source=f"s3://{bucket}/data/imges"), cache=cache)
 
 
 def told(study: Study) -> list[object]:

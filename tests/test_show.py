@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,18 @@ def test_a_sweep_at_work_or_cut_off_shows_what_there_is(
     assert (content["ensemble"], len(content["trials"])) == (None, 8)
     # The final stage would choose the same members: so does the picture.
     assert [m.trial for m in subject.of_ensemble(cut, recorded_data(cut)).members] == members
+    assert listing.list_sweeps(storage)[0].state == "unfinished"
+
+
+def test_an_ensemble_of_a_sweep_that_was_cut_off_does_not_make_it_finished(
+    swept: Swept, convene: Command, tmp_path: Path
+) -> None:
+    storage = copied(swept, tmp_path)
+    cut = SweepRecord.open(Storage(str(storage)), "small")
+    assert cut.result and cut.result.ended
+    cut.write_result(replace(cut.result, ended=False))
+    shown = convene("show", "small", "--storage", storage).out
+    assert "is unfinished" in shown and "best single" in shown
     assert listing.list_sweeps(storage)[0].state == "unfinished"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import DataConfig, nearest
-from pipeline.datasets import digits, idx, image_folder, npz, parquet
+from pipeline.datasets import digits, idx, image_folder, npz, object_store, parquet
 from pipeline.datasets.download import ARCHIVES, cache_folder, fetch
 from pipeline.datasets.normalization import fit
 from pipeline.datasets.pixels import conform
@@ -30,7 +30,7 @@ def load(config: DataConfig, *, cache: Path | None = None) -> Dataset:
         InputError: for a source that does not exist, cannot be read or is no classification data set.
         WorkError: if a public data set cannot be downloaded.
     """
-    path = None if config.source == "digits" or config.source in ARCHIVES else _existing_path(config.source)
+    path = _path(config.source, cache)
     try:
         collection = conform(_read(config, path, cache), config)
     except OSError as error:
@@ -47,7 +47,7 @@ def load(config: DataConfig, *, cache: Path | None = None) -> Dataset:
     sealed = SealedTest(test)
     return Dataset(
         name=config.source if path is None else _short_name(path),
-        source=config.source if path is None else str(path),
+        source=config.source if path is None or object_store.is_address(config.source) else str(path),
         classes=classes,
         train=train,
         valid=valid,
@@ -55,6 +55,13 @@ def load(config: DataConfig, *, cache: Path | None = None) -> Dataset:
         statistics=fit(train.pixels, config.normalization),
         fingerprint=fingerprint(classes, train, valid, sealed),
     )
+
+
+def _path(source: str, cache: Path | None) -> Path | None:
+    """Where the files are that a source names; None for a known data set."""
+    if source == "digits" or source in ARCHIVES:
+        return None
+    return object_store.fetch(source, cache) if object_store.is_address(source) else _existing_path(source)
 
 
 def _existing_path(source: str) -> Path:
