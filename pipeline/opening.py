@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline import datasets, geometry, search_space, study
 from pipeline.config import Configuration
+from pipeline.credentials import shown
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError
 from pipeline.record import JOURNAL, About, SweepRecord
@@ -17,7 +18,7 @@ from pipeline.sampler import any_admissible
 from pipeline.search_space import SearchSpace
 from pipeline.storage import Storage
 from pipeline.study import StudiedTrial, Study
-from pipeline.study_place import Place, shown
+from pipeline.study_place import Place
 
 DEFAULT_STORAGE = "mlruns"
 

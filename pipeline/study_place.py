@@ -1,12 +1,12 @@
 """Where an Optuna study is kept."""
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from pipeline.credentials import scrubbed, shown
 from pipeline.errors import InputError, last_line
 from pipeline.object_journal import ObjectJournal
 from pipeline.storage import Storage
@@ -31,7 +31,7 @@ class Place:
             try:
                 return optuna.storages.get_storage(self.url)
             except Exception as error:  # each database's driver has its own
-                where, why = shown(self.url), last_line(error)
+                where, why = shown(self.url), scrubbed(last_line(error))
                 raise InputError(f"OPTUNA_STORAGE = {where}: cannot be opened: {why}") from None
         if self.journal:
             in_file = self.journal.is_local
@@ -41,9 +41,3 @@ class Place:
 
 
 MEMORY = Place()
-
-
-def shown(url: str) -> str:
-    """A database's URL as it may be shown and recorded: without its password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else url

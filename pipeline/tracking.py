@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import final
 
+from pipeline.credentials import shown
 from pipeline.errors import InputError, last_line
 from pipeline.record import EXPORT, ScoredEnsemble, SweepRecord
 from pipeline.runs import SweepRuns, TrackingPlace, TrialView
@@ -42,12 +43,14 @@ def place(storage: Storage) -> TrackingPlace:
         return TrackingPlace(f"sqlite:///{storage.local('mlflow.db')}", storage.local("artifacts").as_uri())
     if uri.startswith(("http://", "https://")):
         try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN):
+            with urllib.request.urlopen(f"{shown(uri).rstrip('/')}/health", timeout=_ANSWER_WITHIN):
                 pass
         except urllib.error.HTTPError:
             pass  # it answers; a server behind a login may refuse this page and still take runs
         except (OSError, ValueError) as error:
-            raise InputError(f"MLFLOW_TRACKING_URI = {uri}: the server does not answer: {error}") from None
+            raise InputError(
+                f"MLFLOW_TRACKING_URI = {shown(uri)}: the server does not answer: {error}"
+            ) from None
     else:
         _check_opens(uri)
     return TrackingPlace(uri, None)
@@ -59,7 +62,9 @@ def _check_opens(uri: str) -> None:
     try:
         MlflowClient(uri).search_experiments(max_results=1)
     except Exception as error:  # each kind of store has its own
-        raise InputError(f"MLFLOW_TRACKING_URI = {uri}: cannot be opened: {last_line(error)}") from None
+        raise InputError(
+            f"MLFLOW_TRACKING_URI = {shown(uri)}: cannot be opened: {last_line(error)}"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
@@ -127,8 +132,8 @@ class Tracker:
 
     @property
     def uri(self) -> str:
-        """MLflow's tracking URI."""
-        return self._runs.where.uri
+        """MLflow's tracking URI, without a password."""
+        return shown(self._runs.where.uri)
 
     @property
     def parent(self) -> str | None:

@@ -13,6 +13,7 @@ from optuna.exceptions import StorageInternalError
 
 from pipeline import datasets, disk, opening, record, search_space
 from pipeline.budget import TimeBudget
+from pipeline.credentials import shown
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError, Interrupted, WorkError
 from pipeline.opening import DEFAULT_STORAGE, OpenSweep, open_sweep
@@ -20,7 +21,6 @@ from pipeline.record import About, SweepRecord
 from pipeline.search_space import SearchSpace
 from pipeline.storage import Storage, StorageError, is_out_of_service
 from pipeline.study import KnownTrial, Study, known_trials
-from pipeline.study_place import shown
 
 if TYPE_CHECKING:
     from pipeline.cluster import Resources

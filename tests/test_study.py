@@ -17,7 +17,7 @@ from pipeline.sampler import any_admissible
 from pipeline.search_space import SearchSpace, override, parse
 from pipeline.storage import Storage
 from pipeline.study import StudiedTrial, Study, known_trials
-from pipeline.study_place import Place, shown
+from pipeline.study_place import Place
 
 SAMPLERS = ["tpe", "random", "gp", "cmaes", "nsga2"]
 
@@ -543,19 +543,3 @@ def test_a_study_in_a_database_is_the_same_study(tmp_path: Path) -> None:
     [(number, _)] = again.reopen()
     again.tell(number, "COMPLETE", [0.1])
     assert [number for number, _ in again.ranked()] == [3, 0]
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("postgresql://user:secret@host:5432/optuna", "postgresql://host:5432/optuna"),
-        (
-            "postgresql+psycopg2://user:se%40cret@host/optuna?sslmode=require",
-            "postgresql+psycopg2://host/optuna?sslmode=require",
-        ),
-        ("sqlite:////tmp/study.db", "sqlite:////tmp/study.db"),
-        ("", ""),
-    ],
-)
-def test_what_is_shown_of_a_database_is_no_secret(url: str, expected: str) -> None:
-    assert shown(url) == expected

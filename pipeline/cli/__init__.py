@@ -4,7 +4,8 @@ import logging
 import os
 import signal
 import sys
-from types import FrameType
+import traceback
+from types import FrameType, TracebackType
 
 import click
 
@@ -21,6 +22,7 @@ from pipeline.cli.show import show
 from pipeline.cli.sweep import sweep
 from pipeline.cli.sync import sync
 from pipeline.cli.ui import ui
+from pipeline.credentials import scrubbed
 from pipeline.errors import ConveneError
 
 
@@ -38,7 +40,10 @@ for verb in VERBS:
 def main() -> None:
     """The command: 0 done, 1 the work failed, 2 what was asked is wrong, 130 interrupted."""
     signal.signal(signal.SIGINT, _interrupt)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    sys.excepthook = _report
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Discreet("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     as_json = "--json" in sys.argv[1:]
     try:
         convene.main(standalone_mode=False)
@@ -51,6 +56,18 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort) as error:
         # Click takes every interrupt for its own, and keeps the one that says how to go on as the cause.
         _fail(str(error.__cause__ or error) or "interrupted", 130, as_json)
+
+
+class _Discreet(logging.Formatter):
+    """Shows no secret that a library put into its message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return scrubbed(super().format(record))
+
+
+def _report(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """What Python does with an error that nobody expected, but for secrets in it."""
+    sys.stderr.write(scrubbed("".join(traceback.format_exception(kind, error, where))))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -67,6 +84,7 @@ def _exit_now(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str | None, exit_code: int, as_json: bool) -> None:
+    message = message and scrubbed(message)
     if as_json:
         print_json({"error": message, "exit_code": exit_code})
     elif message:
