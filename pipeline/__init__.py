@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 # scoring two to three times as fast and on an idle one costs a few percent.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Before Ray loads: a token that is in the environment is there to be used. Ray itself uses it only where it
+# finds a cluster by itself, not at an address that it is given.
+if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+
 if TYPE_CHECKING:
     from pipeline.errors import InputError, WorkError
     from pipeline.listing import list_sweeps

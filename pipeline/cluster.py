@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import re
 import socket
 import uuid
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline import access
 from pipeline.config import SearchConfig
 from pipeline.errors import InputError, last_line
 from pipeline.storage import Storage
 
+_CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 _ANSWER_WITHIN = 5  # seconds that a cluster has to take a connection
 _WRITE_WITHIN = (
     30  # seconds that a node has to start a worker, which takes it some, and read and write a file
@@ -56,8 +59,10 @@ def connect(address: str | None) -> Iterator[None]:
         ray.init(
             address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=_dashboard(address)
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"--address {address}: no Ray cluster answers: {last_line(error)}") from None
+    except ray.exceptions.AuthenticationError:
+        raise InputError(access.refusal(address)) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"--address {address}: {_why_not(error)}") from None
     try:
         yield
     finally:
@@ -66,15 +71,51 @@ def connect(address: str | None) -> Iterator[None]:
 
 def _check_answers(address: str) -> None:
     """Ray itself would try for minutes to reach a cluster that is not there."""
-    if address.startswith("ray://"):
-        raise InputError(f"--address {address}: a sweep joins the cluster at HOST:6379, not its client port")
+    scheme, mark, _ = address.partition("://")
+    if mark:
+        instead = "; to hand it to the head: convene submit" if scheme in ("http", "https") else ""
+        raise InputError(f"--address {address}: a sweep joins the cluster at HOST:6379{instead}")
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         return
     try:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_WITHIN).close()
-    except OSError as error:
-        raise InputError(f"--address {address}: no Ray cluster answers: {error.strerror or error}") from None
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_WITHIN).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"--address {address}: no Ray cluster answers: {why}") from None
+    if os.environ.get("RAY_USE_TLS", "0") == "0":
+        _check_takes_us(address)
+
+
+def _check_takes_us(address: str) -> None:
+    """Asks for the cluster's id, as Ray does first; Ray itself tells no wrong token from no cluster."""
+    import grpc
+
+    token = tuple((name.lower(), value) for name, value in access.bearer().items())
+    # As Ray does: a proxy for web pages is none for this.
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(_CLUSTER_ID)(b"", timeout=_ANSWER_WITHIN, metadata=token)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                raise InputError(access.refusal(address)) from None
+            raise InputError(
+                f"--address {address}: what answers there is no Ray cluster; a sweep joins it at HOST:6379, "
+                "not at its dashboard"
+            ) from None
+
+
+def _why_not(error: Exception) -> str:
+    """What to say of an error of Ray's on joining or starting a cluster."""
+    versions = re.findall(r"(?:Ray|Python): (\S+)", str(error))
+    if "Version mismatch" in str(error) and len(versions) == 4:
+        ray_there, python_there, ray_here, python_here = versions
+        return (
+            f"the cluster has Ray {ray_there} and Python {python_there}, here are Ray {ray_here} and Python "
+            f"{python_here}; both sides need the same: use an environment with ray=={ray_there} and Python "
+            f"{python_there} here, or start the cluster from this one"
+        )
+    return f"no Ray cluster answers: {last_line(error)}"
 
 
 def _leave() -> None:
