@@ -89,7 +89,7 @@ def _check_answers(address: str) -> None:
 
 def _check_takes_us(address: str) -> None:
     """Asks for the cluster's id, as Ray does first; Ray itself tells no wrong token from no cluster."""
-    import grpc
+    import grpc  # type: ignore[import-untyped]
 
     token = tuple((name.lower(), value) for name, value in access.bearer().items())
     # As Ray does: a proxy for web pages is none for this.

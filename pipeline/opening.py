@@ -1,8 +1,6 @@
 """A recorded sweep, opened: its space, its data, which must be the same, and its study."""
 
-import importlib.metadata
 import os
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,9 +97,3 @@ def misfit_of(space: SearchSpace, dataset: Dataset) -> Callable[[Configuration],
         if reason := any_admissible(space, misfit, fields, first):
             raise InputError(f"search.try_first[{index}]: does not fit the images: {reason}")
     return misfit
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the libraries that the result depends on."""
-    packages = ("convene", "torch", "ray", "optuna", "mlflow", "numpy")
-    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}

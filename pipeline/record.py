@@ -269,12 +269,17 @@ def names(storage: Storage) -> list[str]:
     return [name for name in storage.names(_FOLDER) if storage.exists(f"{_FOLDER}/{name}/{_ABOUT}")]
 
 
-def check_free(storage: Storage, name: str) -> None:
-    """Raises InputError where a name is taken or cannot be a folder's."""
+def check_name(name: str) -> None:
+    """Raises InputError where a name cannot be a sweep's."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise InputError(
             f"--name {name!r}: must be letters, digits, '.', '_' and '-', and begin with one of the first two"
         )
+
+
+def check_free(storage: Storage, name: str) -> None:
+    """Raises InputError where a name is taken or cannot be a sweep's."""
+    check_name(name)
     if storage.exists(f"{_FOLDER}/{name}"):
         raise InputError(
             f"--name {name}: there is such a sweep under {storage.root}; choose another --name, "

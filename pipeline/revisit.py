@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import opening
+from pipeline import versions
 from pipeline.errors import InputError
 from pipeline.opening import DEFAULT_STORAGE, OpenSweep, open_sweep
 from pipeline.record import EXPORT, SweepRecord
@@ -100,8 +100,7 @@ def replay_trial(
 
     from pipeline.replay import replay
 
-    then, now = sweep.kept.about.versions, opening.versions()
-    changed = {package: (then[package], now[package]) for package in then if then[package] != now[package]}
+    changed = versions.differences(sweep.kept.about.versions, versions.installed())
     return replay(sweep.kept, sweep.dataset, trial), changed
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError
 
-from pipeline import datasets, disk, opening, record, search_space
+from pipeline import datasets, disk, opening, record, search_space, versions
 from pipeline.budget import TimeBudget
 from pipeline.credentials import shown
 from pipeline.datasets import Dataset
@@ -228,6 +228,6 @@ def _about(name: str, dataset: Dataset) -> About:
         train=len(dataset.train),
         fingerprint=dataset.fingerprint,
         test_sha256=dataset.test.sha256,
-        versions=opening.versions(),
+        versions=versions.installed(),
         study=shown(os.environ.get("OPTUNA_STORAGE", "")),
     )

@@ -65,7 +65,8 @@ class Ended:
 CLEAN = {
     name: value
     for name, value in os.environ.items()
-    if name not in ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE", "RAY_ADDRESS")
+    if name not in ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+    and not name.startswith("RAY_AUTH_")
 }
 
 

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from tests.conftest import CLEAN, convene
+from tests.ray_cluster import three_nodes
 
 pytestmark = pytest.mark.slow
 
@@ -212,50 +213,15 @@ def test_trials_that_ray_always_kills_are_not_tried_for_ever(tmp_path: Path) -> 
         assert re.search(f"trial {trial}: FAIL .*killed due to the node running low on memory", err)
 
 
-CLUSTER = """
-from ray.cluster_utils import Cluster
-
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-cluster.wait_for_nodes()
-print(cluster.address, nodes[-1].all_processes["raylet"][0].process.pid, flush=True)
-input()
-cluster.shutdown()
-"""
-
-
-@contextmanager
-def three_nodes(**environment: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A Ray cluster on this machine: a head that trains nothing, and two nodes of one processor each.
-
-    Gives its address and the process that stands for the last node.
-    """
-    cluster = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        env={**CLEAN, **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert cluster.stdout
-        address, pid = cluster.stdout.readline().split()
-        yield address, psutil.Process(int(pid))
-    finally:
-        cluster.communicate("\n", timeout=60)
-
-
 def test_a_node_killed_in_an_epoch_costs_that_epoch(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, RAY_AUTH_MODE="disabled")
-    with three_nodes(**sweep.environment) as (address, node):
-        process = sweep.start(
-            *("--set", "search.scheduler=none", "--trials", "4", "--concurrency", "2", "--address", address)
-        )
+    (tmp_path / "nodes").mkdir()
+    with three_nodes(tmp_path / "nodes", PYTHONPATH=CLEAN.get("PYTHONPATH", "")) as cluster:
+        sweep = Sweep(tmp_path, **cluster.environment)
+        options = ("--set", "search.scheduler=none", "--trials", "4", "--concurrency", "2")
+        process = sweep.start(*options, "--address", cluster.address)
         wait_for(lambda: len(list(sweep.root.glob("sweeps/s/trials/*/trial.json"))) >= 2)
         wait_for(lambda: sweep.epochs() >= 6)
-        for each in (*node.children(recursive=True), node):  # all at once, as a machine that goes dark
-            each.kill()
+        cluster.kill_last_node()
         finish(process)
     sweep.check(trials=4)
     table = pd.read_parquet(sweep.root / "sweeps/s/trials.parquet")

@@ -16,13 +16,14 @@ PACKAGE = Path(__file__).parents[1] / "pipeline"
 
 # Each room may import those before it.
 ORDER = [
-    *("errors", "credentials", "config", "storage", "lease", "searched", "search_space", "metrics"),
-    *("geometry", "budget", "datasets", "network", "training", "checkpoint", "record", "halving"),
-    *("sampler", "object_journal", "study_place", "study", "opening", "access", "disk", "forecast"),
-    *("registry", "runs", "tracking", "server", "trials", "worker", "cluster", "probe", "observer"),
-    *("sweep", "replay", "selection", "diagnosis", "evidence", "ensemble", "figures", "report"),
-    *("prediction", "proof", "model_card", "export", "final", "revisit", "workflow", "preflight"),
-    *("listing", "subject", "pictures", "exhibits", "gallery", "terminal", "cli"),
+    *("errors", "credentials", "versions", "arrival", "config", "storage", "lease", "searched"),
+    *("search_space", "metrics", "geometry", "budget", "datasets", "network", "training", "checkpoint"),
+    *("record", "halving", "sampler", "object_journal", "study_place", "study", "opening", "access"),
+    *("dashboard", "submission", "jobs", "disk", "forecast", "registry", "runs", "tracking", "server"),
+    *("trials", "worker", "cluster", "probe", "observer", "sweep", "replay", "selection", "diagnosis"),
+    *("evidence", "ensemble", "figures", "report", "prediction", "proof", "model_card", "export", "final"),
+    *("revisit", "workflow", "preflight", "listing", "subject", "pictures", "exhibits", "gallery"),
+    *("terminal", "cli"),
 ]
 
 # What a room names in annotations alone, though it comes later: nothing is imported when it runs.

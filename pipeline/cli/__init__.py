@@ -12,6 +12,7 @@ import click
 from pipeline.cli.ensemble import ensemble
 from pipeline.cli.export import export
 from pipeline.cli.list import list_
+from pipeline.cli.logs import logs
 from pipeline.cli.predict import predict
 from pipeline.cli.preflight import preflight
 from pipeline.cli.printing import print_json
@@ -19,6 +20,9 @@ from pipeline.cli.replay import replay
 from pipeline.cli.report import report
 from pipeline.cli.resume import resume
 from pipeline.cli.show import show
+from pipeline.cli.status import status
+from pipeline.cli.stop import stop
+from pipeline.cli.submit import submit
 from pipeline.cli.sweep import sweep
 from pipeline.cli.sync import sync
 from pipeline.cli.ui import ui
@@ -32,7 +36,24 @@ def convene() -> None:
     """From labelled images to the best ensemble of convolutional networks that a budget can buy."""
 
 
-VERBS = (sweep, resume, sync, ensemble, replay, preflight, show, report, export, predict, ui, list_)
+VERBS = (
+    sweep,
+    submit,
+    status,
+    logs,
+    stop,
+    resume,
+    sync,
+    ensemble,
+    replay,
+    preflight,
+    show,
+    report,
+    export,
+    predict,
+    ui,
+    list_,
+)
 for verb in VERBS:
     convene.add_command(verb)
 

@@ -48,6 +48,17 @@ def given(options: Mapping[str, object]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def json_option(verb: Callable[..., None]) -> Callable[..., None]:
+    """`--json`, of every verb."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else.")(verb)
+
+
+def job_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Of the verbs on a job: what there is of it, its cluster knows."""
+    address = "The cluster's dashboard, http://HEAD:8265.  [default: RAY_ADDRESS]"
+    return json_option(click.option("--address", help=address)(verb))
+
+
 def common_options(verb: Callable[..., None]) -> Callable[..., None]:
     """The options of every verb."""
     verb = click.option(
@@ -57,4 +68,4 @@ def common_options(verb: Callable[..., None]) -> Callable[..., None]:
         metavar="FOLDER",
         help="Where everything is written and read.",
     )(verb)
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else.")(verb)
+    return json_option(verb)

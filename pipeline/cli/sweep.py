@@ -31,7 +31,7 @@ def sweep(
     """Search the space in FILE, or further for the sweep NAME; then select, score and export the ensemble."""
     from pipeline import terminal, workflow
 
-    count = _count(trials)
+    count = trial_count(trials)
     resources = given({"search.time_budget": time_budget, "search.concurrency": concurrency})
     with terminal.LiveView(console(stderr=True)) as watch:
         if trials and trials.startswith("+"):
@@ -48,7 +48,7 @@ def sweep(
     show_outcome(outcome, as_json)
 
 
-def _count(trials: str | None) -> int | None:
+def trial_count(trials: str | None) -> int | None:
     """The number in `--trials 16` or `--trials +16`."""
     if trials is None:
         return None
