@@ -14,22 +14,27 @@ import pytest
 
 from tests.conftest import CLEAN
 
-# A head that trains nothing, and two nodes of one processor each, until standard input ends.
+# A head that trains nothing, and two nodes of one processor each, until standard input ends. Each has a folder
+# of its own, as machines have: a node unpacks a job's code over what is there, and a job finds its cluster by
+# a file in the head's.
 NODES = """
-import socket, sys, tempfile
-from ray.cluster_utils import Cluster
+import os, socket, sys, tempfile
+from contextlib import ExitStack
 
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
-head = {"num_cpus": 0, "include_dashboard": True, "dashboard_host": "127.0.0.1"}
-ports = {"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}
-cluster = Cluster(initialize_head=True, head_node_args={**head, **ports})
-# Folders of their own, as machines have them: each node unpacks a job's code anew, over what is there.
-with tempfile.TemporaryDirectory(prefix="n1-") as first, tempfile.TemporaryDirectory(prefix="n2-") as second:
-    nodes = [cluster.add_node(num_cpus=1, temp_dir=folder) for folder in (first, second)]
+with ExitStack() as stack:
+    folders = [stack.enter_context(tempfile.TemporaryDirectory(prefix="node-")) for _ in range(3)]
+    os.environ["RAY_TMPDIR"] = folders[0]
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    ports = {"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}
+    cluster = Cluster(initialize_head=True, head_node_args={**head, **ports})
+    nodes = [cluster.add_node(num_cpus=1, temp_dir=folder) for folder in folders[1:]]
     cluster.wait_for_nodes()
     print(cluster.address, cluster.webui_url, nodes[-1].all_processes["raylet"][0].process.pid, flush=True)
     sys.stdin.read()
