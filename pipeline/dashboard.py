@@ -67,6 +67,7 @@ def _check_takes_us(url: str) -> None:
         with urllib.request.urlopen(request, timeout=_ANSWER_WITHIN) as answer:
             there = json.loads(answer.read())["ray_version"]
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code in (401, 403):
             raise InputError(access.refusal(url)) from None
         raise InputError(f"--address {url}: no Ray dashboard: answers {error.code}") from None

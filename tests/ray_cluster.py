@@ -14,9 +14,9 @@ import pytest
 
 from tests.conftest import CLEAN
 
-# A head that trains nothing, and two nodes of one processor each, until standard input ends. Their folders are
-# their own, as those of machines are: a node unpacks a job's code over what is there, and a job finds its
-# cluster by a file in the head's.
+# A head that trains nothing, and two nodes of one processor each, until standard input ends. Their folders
+# are their own, as on machines of their own: a node unpacks a job's code over what is there, and a job finds
+# its cluster by a file in the head's.
 NODES = """
 import os, socket, sys, tempfile
 from contextlib import ExitStack

@@ -1,0 +1,305 @@
+"""What travels to a cluster, under what name, and what is said where it does not fit."""
+
+import http.server
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline import access, arrival, dashboard, search_space, submission, versions
+from pipeline.errors import InputError
+from pipeline.jobs import Job, free_name
+
+SPACE = '[data]\nsource = "digits"\n[network]\nwidth = { choices = [4, 8] }\n[search]\ntrials = 2\n'
+
+
+# --- What travels ------------------------------------------------------------------------------------
+
+
+def test_the_package_and_the_search_space_travel_and_nothing_else(tmp_path: Path) -> None:
+    space = search_space.parse(SPACE, {"search.trials": 7, "network.width": 16})
+    submission.pack(space, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipeline", "search_space.toml"]
+    assert search_space.read(tmp_path / "search_space.toml") == space
+    there = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    package = Path(submission.__file__).parent
+    here = {path.relative_to(package.parent) for path in package.rglob("*") if path.is_file()}
+    assert there - {Path("search_space.toml")} == {path for path in here if "__pycache__" not in path.parts}
+    assert sum((tmp_path / path).stat().st_size for path in there) < 2e6
+
+
+def test_what_goes_on_with_a_sweep_needs_no_search_space(tmp_path: Path) -> None:
+    submission.pack(None, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipeline"]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("digits", "digits"),
+        ("mnist", "mnist"),
+        ("images", "{here}/images"),
+        ("./images", "{here}/images"),
+        ("/data/images", "/data/images"),
+        ("s3://bucket/images", "s3://bucket/images"),
+        ("not-here", "not-here"),
+    ],
+)
+def test_a_path_to_data_is_made_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    space = submission.at_home(search_space.parse(SPACE, {"data.source": source}))
+    assert space.base.data.source == expected.format(here=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("storage", "expected"),
+    [
+        ("runs", "{here}/runs"),
+        ("/shared/runs", "/shared/runs"),
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+        ("s3://bucket/prefix?region=eu-west-1", "s3://bucket/prefix?region=eu-west-1"),
+    ],
+)
+def test_the_cluster_is_told_a_whole_storage_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert submission.place(storage) == expected.format(here=tmp_path)
+
+
+@pytest.mark.parametrize("storage", ["s3://key:hidden@bucket/x", "s3://bucket/x?secret_key=hidden"])
+def test_a_credential_in_the_storage_root_is_refused(storage: str) -> None:
+    with pytest.raises(InputError, match=r"s3://bucket/x: holds a credential") as refused:
+        submission.place(storage)
+    assert "hidden" not in str(refused.value)
+
+
+def test_the_command_is_one_process_and_quoted() -> None:
+    command = submission.command(["sweep", "search_space.toml", "--storage", "/shared/my runs; rm"])
+    assert command == (
+        "exec python -m pipeline.arrival sweep search_space.toml --storage '/shared/my runs; rm'"
+    )
+
+
+def test_places_travel_and_credentials_stay() -> None:
+    here = {
+        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+        "OPTUNA_STORAGE": "postgresql://user:hidden@postgres/optuna",
+        "AWS_ENDPOINT_URL": "http://s3:9000",
+        "AWS_SECRET_ACCESS_KEY": "hidden",
+        "AWS_ACCESS_KEY_ID": "hidden",
+        "MLFLOW_TRACKING_PASSWORD": "hidden",
+        "RAY_AUTH_TOKEN": "hidden",
+        "HOME": "/home/someone",
+    }
+    sent = submission.environment(here)
+    assert "hidden" not in json.dumps(sent)
+    assert sent.keys() == {
+        *("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL"),
+        *(arrival.SUBMITTED, "RAY_JOB_STOP_WAIT_TIME_S"),
+    }
+    submitted = json.loads(sent[arrival.SUBMITTED])
+    assert submitted["addresses"] == {"OPTUNA_STORAGE": "postgresql://postgres/optuna"}
+    assert submitted["versions"] == versions.comparable()
+
+
+# --- On the cluster ----------------------------------------------------------------------------------
+
+PINNED = {"python": "3.11", "torch": "2.13.0", "ray": "2.60.0"}
+OPTUNA = {"OPTUNA_STORAGE": "postgresql://postgres/optuna"}
+
+
+@pytest.mark.parametrize(
+    ("here", "environment", "says"),
+    [
+        (PINNED, {"OPTUNA_STORAGE": "postgresql://u:pw@postgres/optuna"}, []),
+        (
+            PINNED | {"torch": "2.9.1"},
+            {},
+            ["torch: 2.13.0 where it was submitted, 2.9.1 on the cluster", "pip install torch==2.13.0"],
+        ),
+        (PINNED | {"torch": ""}, {}, ["torch: 2.13.0 where it was submitted, none on the cluster"]),
+        (PINNED | {"python": "3.12"}, {}, ["python: 3.11", "3.12 on the cluster", "Python 3.11"]),
+        (PINNED, {}, ["OPTUNA_STORAGE: postgresql://postgres/optuna where", "not set on the cluster"]),
+        (
+            PINNED,
+            {"OPTUNA_STORAGE": "postgresql://u:hidden@another/optuna"},
+            ["postgresql://another/optuna on the cluster"],
+        ),
+    ],
+)
+def test_another_environment_is_named_with_what_to_do(
+    here: dict[str, str], environment: dict[str, str], says: list[str]
+) -> None:
+    wrong = arrival.misfit({"versions": PINNED, "addresses": OPTUNA}, here, environment)
+    assert (wrong is None) == (not says)
+    for part in says:
+        assert part in (wrong or "")
+    assert "hidden" not in (wrong or "")
+
+
+def test_a_difference_ends_the_job_before_anything_is_loaded(tmp_path: Path) -> None:
+    """As on a cluster whose Python has none of the libraries: isolated, and without site-packages."""
+    shutil.copytree(Path(arrival.__file__).parent, tmp_path / "pipeline")
+    program = "import sys; sys.path.insert(0, '.'); from pipeline.arrival import main; main()"
+    submitted = {"versions": versions.comparable(), "addresses": {}}
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program],
+        cwd=tmp_path,
+        env={arrival.SUBMITTED: json.dumps(submitted)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert re.search(r"torch: \S+ where it was submitted, none on the cluster", ended.stderr)
+    assert "Traceback" not in ended.stderr
+
+
+def test_builds_of_one_version_are_the_same() -> None:
+    here = versions.comparable()
+    assert all("+" not in version for version in here.values())
+    assert here["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert versions.differences(here, dict(here)) == {}
+
+
+# --- Names and states --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("taken", "expected"),
+    [(set(), "s"), ({"t"}, "s"), ({"s"}, "s-2"), ({"s", "s-2", "s-3"}, "s-4"), ({"s", "s-3"}, "s-2")],
+)
+def test_a_free_name_is_the_files_or_numbered(taken: set[str], expected: str) -> None:
+    assert free_name("s", taken) == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code", "outcome", "holds_name"),
+    [
+        ("SUCCEEDED", 0, 0, True),
+        ("FAILED", 1, 1, True),
+        ("FAILED", 2, 2, False),
+        ("FAILED", 130, 130, True),
+        ("FAILED", -9, 1, True),
+        ("FAILED", None, 1, True),
+        ("STOPPED", None, 130, True),
+        ("RUNNING", None, 1, True),
+    ],
+)
+def test_a_job_ends_with_the_exit_code_of_its_command(
+    state: str, exit_code: int | None, outcome: int, holds_name: bool
+) -> None:
+    job = Job("s", "s", state, exit_code, None, None, None, None)
+    assert (job.outcome, job.holds_name) == (outcome, holds_name)
+
+
+# --- Getting in --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, {}),
+        ({"RAY_AUTH_MODE": "token"}, {"Authorization": "Bearer of-the-file"}),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "mine"}, {"Authorization": "Bearer mine"}),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "~/other"}, {"Authorization": "Bearer another"}),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/nowhere"}, {}),
+        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "mine"}, {}),
+    ],
+)
+def test_a_token_goes_only_where_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: dict[str, str]
+) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("of-the-file\n")
+    (tmp_path / "other").write_text("another")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert access.bearer() == expected
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """The address of a server that says the same to everyone. It stands for a Ray of another version."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # as the library calls it
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (200, b'{"version": "4", "ray_version": "2.9.3"}', "the cluster has Ray 2.9.3, here is Ray "),
+        (200, b"<html>MLflow</html>", "no Ray dashboard"),
+        (200, b'{"version": "4"}', "no Ray dashboard"),
+        (404, b"", "no Ray dashboard: answers 404"),
+        (401, b"", "asks for a token: `ray get-auth-token`"),
+        (403, b"", "asks for a token"),
+    ],
+)
+def test_what_is_no_dashboard_of_ours_is_refused(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, says: str
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with answering(status, body) as url, pytest.raises(InputError, match=re.escape(says)) as refused:
+        dashboard.address(url)
+    assert url in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("127.0.0.1:6379", "jobs are taken at http://HEAD:8265"),
+        ("ray://127.0.0.1:10001", "jobs are taken at http://HEAD:8265"),
+        ("http://", "jobs are taken at http://HEAD:8265"),
+        ("http://user:hidden@127.0.0.1:1", "http://127.0.0.1:1: must hold no password"),
+        ("http://127.0.0.1:1", "no Ray dashboard answers: Connection refused"),
+        (None, "--address: which cluster?"),
+    ],
+)
+def test_an_address_that_cannot_take_jobs_is_refused(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, says: str
+) -> None:
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match=re.escape(says)) as refused:
+        dashboard.address(address)
+    assert "hidden" not in str(refused.value)
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard, "_ANSWER_WITHIN", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match="no Ray dashboard answers: timed out"):
+            dashboard.address(url)
