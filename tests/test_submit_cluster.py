@@ -10,18 +10,24 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CLEAN, Ended, convene
-from tests.ray_cluster import RayCluster, ray_cluster
+from tests.planted import SECRETS, assert_nothing_planted
+from tests.ray_cluster import RayCluster, ray_cluster, three_nodes
 from tests.test_faults import Sweep, wait_for
 
 pytestmark = pytest.mark.cluster
 
 __all__ = ["ray_cluster"]  # a fixture
 
-SECRETS = {
-    "AWS_SECRET_ACCESS_KEY": "planted/secret/of/aws",
-    "AWS_SESSION_TOKEN": "planted-session-of-aws",
-    "MLFLOW_TRACKING_PASSWORD": "planted-password-of-mlflow",
-}
+OTHER_VERSIONS = """
+import json, ray, sys
+from ray.experimental import internal_kv
+
+ray.init(sys.argv[1], logging_level="ERROR")
+key, space = b"CLUSTER_METADATA", b"cluster"
+known = json.loads(internal_kv._internal_kv_get(key, namespace=space))
+known |= {"ray_version": "2.59.1", "python_version": "3.12.4"}
+internal_kv._internal_kv_put(key, json.dumps(known), True, namespace=space)
+"""
 
 
 class Client:
@@ -105,14 +111,6 @@ def job_infos(client: Client) -> str:
     ).stdout
 
 
-def assert_nothing_planted(said: str, *folders: Path) -> None:
-    """No secret in what was said, and in no file: the databases are files too."""
-    assert "planted" not in said
-    for folder in folders:
-        for file in folder.rglob("*"):
-            assert not file.is_file() or b"planted" not in file.read_bytes(), file
-
-
 def test_an_address_with_a_password_stays_and_must_be_known_there(
     ray_cluster: RayCluster, tmp_path: Path
 ) -> None:
@@ -146,4 +144,20 @@ def test_without_its_token_no_one_gets_in(
         assert says in ended.err
         assert "RAY_AUTH_TOKEN" in ended.err
         assert "Traceback" not in ended.err
+    assert not (sweep.root / "sweeps").exists()
+
+
+def test_a_cluster_of_another_version_is_named(tmp_path: Path) -> None:
+    """A real one; what it says of its versions is changed where Ray keeps it."""
+    (tmp_path / "nodes").mkdir()
+    sweep = Sweep(tmp_path)
+    with three_nodes(tmp_path / "nodes") as cluster:
+        environment = {**CLEAN, **cluster.environment}
+        program = [sys.executable, "-c", OTHER_VERSIONS, cluster.address]
+        subprocess.run(program, env=environment, check=True, timeout=60)
+        words = ("sweep", "s.toml", "--address", cluster.address)
+        ended = convene(*words, folder=tmp_path, **cluster.environment)
+    assert ended.code == 2, ended.err
+    assert "the cluster has Ray 2.59.1 and Python 3.12.4, here are Ray " in ended.err
+    assert "ray==2.59.1" in ended.err
     assert not (sweep.root / "sweeps").exists()
