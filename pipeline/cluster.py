@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline import access
+from pipeline import access, versions
 from pipeline.config import SearchConfig
 from pipeline.errors import InputError, last_line
 from pipeline.storage import Storage
@@ -158,7 +158,7 @@ def check_storage(storage: Storage) -> None:
     A cluster of one node is not asked: what is to be seen there was seen when the driver wrote.
 
     Raises:
-        InputError: naming each node that does not see the storage, and why.
+        InputError: naming each node that does not see the storage, and why; or has other libraries than this.
     """
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
     if len(nodes) == 1:
@@ -179,6 +179,23 @@ def check_storage(storage: Storage) -> None:
         raise InputError(
             f"storage = {storage.root}: {len(blind)} of the cluster's {len(nodes)} nodes do not see it:{each}"
         )
+    _check_libraries({f"{nodes[node]} ({node[:8]})": ray.get(answers[node]) for node in nodes})
+
+
+def _check_libraries(nodes: Mapping[str, Mapping[str, str]]) -> None:
+    here = versions.comparable()
+    unlike = {node: differing for node, there in nodes.items() if (differing := _unlike(there, here))}
+    if unlike:
+        each = "".join(f"\n  {node}: {differing}" for node, differing in unlike.items())
+        raise InputError(
+            f"{len(unlike)} of the cluster's {len(nodes)} nodes have other libraries than this one:{each}\n"
+            f"give every node: pip install {versions.requirements(here)}"
+        )
+
+
+def _unlike(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    differing = versions.differences(there, here)
+    return ", ".join(f"{package} {other}, here {mine}" for package, (other, mine) in differing.items())
 
 
 def _pinned(node: str) -> Any:
@@ -187,11 +204,12 @@ def _pinned(node: str) -> Any:
     return ray.remote(_write_back).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
 
 
-def _write_back(storage: Storage, asked: str, answer: str) -> None:
+def _write_back(storage: Storage, asked: str, answer: str) -> dict[str, str]:
     storage.write(answer, storage.read(asked))
+    return versions.comparable()
 
 
-def _problem(storage: Storage, asked: str, node: str, answer: "ray.ObjectRef[None]") -> str | None:
+def _problem(storage: Storage, asked: str, node: str, answer: "ray.ObjectRef[Any]") -> str | None:
     """Why a node does not see the storage, or None where it does."""
     try:
         ray.get(answer, timeout=0)

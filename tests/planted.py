@@ -11,7 +11,7 @@ SECRETS = {
 
 
 def assert_nothing_planted(said: str, *folders: Path) -> None:
-    """No secret in what was said, and in no file: databases and archives without compression are files too."""
+    """No secret in what was said, and in no file; databases are files too."""
     assert "planted" not in said
     for folder in folders:
         files = [file for file in folder.rglob("*") if file.is_file()]

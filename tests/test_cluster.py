@@ -1,6 +1,7 @@
 """A storage that some node does not see is found before any training, on real nodes."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,14 +47,20 @@ def cluster() -> Iterator[str]:
 
 
 @contextmanager
-def another_node(address: str, blind_to: Path | None = None) -> Iterator[None]:
-    """Another node of the cluster; it has a file system of its own where it is to be blind."""
+def another_node(address: str, blind_to: Path | None = None, packages: Path | None = None) -> Iterator[None]:
+    """Another node of the cluster; blind, it has its own file system; `packages` are before its others."""
     ray = Path(sys.executable).parent / "ray"
     command = [str(ray), "start", f"--address={address}", "--num-cpus=1", "--block"]
     if blind_to:
         mounted = f'mount -t tmpfs tmpfs "{blind_to}" && exec "$@"'
         command = ["unshare", "--mount", "sh", "-c", mounted, "sh", *command]
-    node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    path = os.pathsep.join(filter(None, (str(packages or ""), os.environ.get("PYTHONPATH"))))
+    node = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         subprocess.run([sys.executable, "-c", UNTIL_TWO, address], check=True, timeout=60)
         yield
@@ -80,3 +87,16 @@ def test_all_nodes_see_a_shared_folder_and_a_blind_one_is_named(tmp_path: Path) 
                 assert refused.code == code, refused.err
                 assert "1 of the cluster's 2 nodes do not see it" in refused.out + refused.err
         assert sorted(runs.iterdir()) == before
+
+
+def test_a_node_with_another_library_is_named(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(SPACE)
+    older = tmp_path / "packages/torch-2.1.0.dist-info"
+    older.mkdir(parents=True)
+    (older / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.1.0\n")
+    with cluster() as address, another_node(address, packages=tmp_path / "packages"):
+        refused = convene("sweep", tmp_path / "s.toml", "--storage", tmp_path / "runs", "--address", address)
+    assert refused.code == 2, refused.err
+    assert "1 of the cluster's 2 nodes have other libraries" in refused.err
+    assert re.search(r"torch 2\.1\.0, here 2\.", refused.err)
+    assert not (tmp_path / "runs/sweeps").exists()

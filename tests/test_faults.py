@@ -282,9 +282,12 @@ def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         "--artifacts-destination",
         str(folder / "files"),
     ]
+    alone = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"
+    }  # without a dozen processes that nothing here needs
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(
-            command, cwd=folder, env=CLEAN, stdout=log, stderr=log, start_new_session=True
+            command, cwd=folder, env={**CLEAN, **alone}, stdout=log, stderr=log, start_new_session=True
         )
     try:
         wait_for(lambda: answers(port))
