@@ -57,7 +57,8 @@ def test_a_path_to_data_is_made_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "images").mkdir()
+    for folder in ("images", "digits", "mnist"):
+        (tmp_path / folder).mkdir()
     space = submission.at_home(search_space.parse(SPACE, {"data.source": source}))
     assert space.base.data.source == expected.format(here=tmp_path)
 

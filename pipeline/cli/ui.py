@@ -9,13 +9,19 @@ from pipeline.cli.printing import print_json
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--allowed-hosts",
+    default="",
+    metavar="NAMES",
+    help="With --host: further names that browsers may call this machine, with commas between.",
+)
 @common_options
-def ui(host: str, port: int, storage: str, as_json: bool) -> None:
+def ui(host: str, port: int, allowed_hosts: str, storage: str, as_json: bool) -> None:
     """Browse what was recorded in MLflow's own pages."""
     from pipeline.server import Server
     from pipeline.storage import Storage
 
-    server = Server(Storage(storage), host, port)
+    server = Server(Storage(storage), host, port, [name for name in allowed_hosts.split(",") if name])
     if as_json:
         print_json({"url": server.url, "tracking_uri": server.tracking_uri})
     else:
