@@ -64,6 +64,11 @@ class Study:
         self._reported: dict[int, int] = {}
 
     @property
+    def optuna_study(self) -> optuna.Study:
+        """Optuna's own, for its importances and figures; to be read alone."""
+        return self._study
+
+    @property
     def open_trials(self) -> list[int]:
         """Numbers of the trials that were asked for or reopened here, and not told."""
         return list(self._open)

@@ -12,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from pipeline import figures
 from pipeline.diagnosis import CalibrationBin
-from pipeline.figures import Candidate, Course, Figure, Score
+from pipeline.figures import Candidate, Course, Figure, Score, Weighed
 from pipeline.figures.figure import evenly, scale
 from pipeline.selection import Ensembled
 
@@ -89,6 +89,11 @@ def every_figure() -> dict[str, Figure | None]:
         "confidences": figures.confidences(BINS),
         "parameters": figures.trade_off(CANDIDATES, "parameters", simplest),
         "latency": figures.trade_off(CANDIDATES, "latency_ms", simplest),
+        "front": figures.front(
+            [Weighed(1, 2e3, 0.4, True), Weighed(2, 9e5, 0.1, True), Weighed(3, 9e5, 0.3, False)],
+            "parameters",
+            "valid_loss",
+        ),
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 import pytest
 
-from pipeline import evidence, final, report
+from pipeline import evidence, final, report, search_space
 from pipeline.datasets import Images
 from pipeline.metrics import accuracy_interval
 from pipeline.opening import OpenSweep
@@ -198,6 +198,32 @@ def test_a_sweep_in_which_all_failed_says_why(findings: Findings) -> None:
     assert "No result: all 80 trials failed" in page.text
     assert "out of memory" in page.text
     assert page.figures.keys() == set()
+
+
+def test_of_several_objectives_it_shows_the_front(findings: Findings, page: Reader) -> None:
+    space = search_space.override(findings.space, {"search.objectives": ["valid_loss", "parameters"]})
+    trials = tuple(
+        Trial(
+            replace(trial.studied, values=(trial.record.last.valid_loss, trial.record.parameters)),
+            trial.record,
+        )
+        if trial.state == "COMPLETE" and trial.record
+        else trial
+        for trial in findings.trials
+    )
+    best = findings.order[0]
+    shown = Reader(report.render(replace(findings, space=space, trials=trials, front=frozenset([best]))))
+    assert (
+        f"improved validation loss and parameters. No trial beats trial {best} in all of these." in shown.text
+    )
+    data = {trace["name"]: trace for trace in shown.figures["front_parameters"]["data"]}
+    record = next(trial.record for trial in findings.trials if trial.number == best)
+    assert record
+    assert data["Pareto front"]["x"] == [record.parameters]
+    assert data["Pareto front"]["y"] == [record.last.valid_loss]
+    assert len(data["other trials"]["x"]) == len(findings.order) - 1
+    assert "front" in shown.anchors
+    assert "What did the search trade" not in page.text
 
 
 def test_one_trial_is_enough_for_a_page(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Figures for plotly.js: pure functions of what was measured. Colours are roles, which a page resolves."""
 
 from pipeline.figures.figure import DARK, LIGHT, Figure, words
+from pipeline.figures.front import Weighed, front
 from pipeline.figures.parameters import importances, parallel_coordinates
 from pipeline.figures.scores import Score, accuracies, confidences, ensemble_sizes, reliability
 from pipeline.figures.search import Course, history, learning_curves
@@ -13,9 +14,11 @@ __all__ = [
     "Course",
     "Figure",
     "Score",
+    "Weighed",
     "accuracies",
     "confidences",
     "ensemble_sizes",
+    "front",
     "history",
     "importances",
     "learning_curves",

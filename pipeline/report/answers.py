@@ -18,6 +18,7 @@ _CHANCE = (
     (0.2, "a difference that chance alone sometimes makes"),
     (1.0, "a difference that chance alone often makes"),
 )
+_FRONT = 12  # trials that are named
 _TELLING = 0.05  # importance
 
 
@@ -136,6 +137,16 @@ def importance(figure: Figure) -> str:
         if place == 0 or share >= _TELLING
     ]
     return f"Most hangs {', then '.join(told[:2])}."
+
+
+def front(findings: Findings) -> str:
+    """Which trials are left where there are several objectives."""
+    objectives = listing([words(objective) for objective in findings.space.base.search.objectives])
+    numbers = sorted(findings.front)
+    more = [f"{len(numbers) - _FRONT} more"] if len(numbers) > _FRONT else []
+    which = listing([str(number) for number in numbers[:_FRONT]] + more)
+    trials = "trial" if len(numbers) == 1 else "trials"
+    return f"The search improved {objectives}. No trial beats {trials} {which} in all of these."
 
 
 def trade_off(candidates: Sequence[Candidate], images: int) -> str:

@@ -11,7 +11,7 @@ from pipeline.opening import OpenSweep
 from pipeline.record import About, Outcome, SweepRecord
 from pipeline.search_space import SearchSpace
 from pipeline.selection import Ensembled, by_size
-from pipeline.study import StudiedTrial, Study
+from pipeline.study import StudiedTrial
 
 if TYPE_CHECKING:
     import optuna
@@ -56,6 +56,8 @@ class Findings:
     order: tuple[int, ...]
     """Numbers of the complete trials, from best to worst."""
     study: "optuna.Study"
+    front: frozenset[int]
+    """Numbers of the complete trials that no other beats in all objectives."""
     ensembled: tuple[Ensembled, ...]
     """Ensembles by size, on the validation images."""
     result: Outcome | None
@@ -72,6 +74,11 @@ class Findings:
     def minimizes(self) -> bool:
         """Whether less of the objective is better."""
         return self.space.base.search.falls
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The objectives beside that of validation; mostly none."""
+        return tuple(name for name in self.space.base.search.objectives if name != self.objective)
 
     @property
     def seconds(self) -> float:
@@ -109,7 +116,8 @@ def gather(sweep: OpenSweep) -> Findings:
         valid_images=len(dataset.valid),
         trials=trials,
         order=order,
-        study=_optuna_study(study),
+        study=study.optuna_study,
+        front=frozenset(study.pareto()),
         ensembled=_ensembled(kept, space, dataset, trials),
         result=result,
         evidence=examined,
@@ -129,7 +137,3 @@ def _ensembled(
         return ()
     rank_by = space.base.ensemble.rank_by
     return tuple(by_size(logits, dataset.valid.labels, largest=_LARGEST, rank_by=rank_by))
-
-
-def _optuna_study(study: Study) -> "optuna.Study":
-    return study._study

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline import figures
 from pipeline.diagnosis import calibration, confusion, disagreement
 from pipeline.evidence import Evidence
-from pipeline.figures import Candidate, Course, Figure, Score
+from pipeline.figures import Candidate, Course, Figure, Score, Weighed
 from pipeline.metrics import accuracy, accuracy_interval
 from pipeline.report import answers, pictures, wording
 from pipeline.report.findings import Findings, Trial
@@ -70,6 +70,7 @@ def _contents(findings: Findings, drawn: Mapping[str, Figure]) -> list[tuple[str
         ("search", "Search"): bool(findings.trials),
         ("mattered", "Parameters"): "importances" in drawn,
         ("learning", "Learning curves"): "curves" in drawn,
+        ("front", "Trade-offs"): any(f"front_{cost}" in drawn for cost in findings.costs),
         ("simplest", "Simplest network"): "parameters" in drawn,
         ("confusion", "Confusions"): bool(findings.evidence),
         ("confidence", "Confidence"): bool(findings.evidence),
@@ -118,6 +119,9 @@ def _figures(findings: Findings) -> dict[str, Figure]:
         drawn["parameters"] = figures.trade_off(candidates, "parameters", chosen_one)
         if any(candidate.latency_ms is not None for candidate in candidates):
             drawn["latency"] = figures.trade_off(candidates, "latency_ms", chosen_one)
+    for cost in findings.costs:
+        if weighed := _weighed(findings, cost):
+            drawn[f"front_{cost}"] = figures.front(weighed, cost, objective)
     if findings.evidence:
         bins = calibration(findings.evidence.averaged, findings.evidence.labels)
         drawn["confidences"] = figures.confidences(bins)
@@ -138,6 +142,14 @@ def _candidates(findings: Findings) -> list[Candidate]:
         for trial in findings.ranked
         if trial.record
     ]
+
+
+def _weighed(findings: Findings, cost: str) -> list[Weighed]:
+    """The complete trials in two of the objectives that the search had."""
+    objectives = findings.space.base.search.objectives
+    at, of = objectives.index(cost), objectives.index(findings.objective)
+    complete = [(trial.number, trial.studied.values) for trial in findings.trials if trial.studied.values]
+    return [Weighed(n, values[at], values[of], n in findings.front) for n, values in complete if values]
 
 
 def _scores(findings: Findings) -> list[Score]:
