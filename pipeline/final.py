@@ -10,11 +10,12 @@ from typing import Any
 from pipeline import checkpoint, ensemble, evidence, export, trials
 from pipeline.config import EnsembleConfig
 from pipeline.datasets import Dataset
+from pipeline.descriptions import Standing
 from pipeline.errors import InputError, WorkError
 from pipeline.model_card import ModelCard
 from pipeline.opening import OpenSweep
 from pipeline.prediction import MANIFEST
-from pipeline.record import EXPORT, BestSingle, Outcome, ScoredEnsemble, ScoredMember, SweepRecord
+from pipeline.record import EXPORT, Outcome, ScoredEnsemble, SweepRecord
 from pipeline.study import StudiedTrial
 from pipeline.tracking import Tracker
 
@@ -68,7 +69,7 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> Outcome:
     )
     kept.write_result(outcome)
     leave_report(sweep)
-    show(tracker, kept, outcome)
+    show(tracker, sweep, outcome)
     return outcome
 
 
@@ -84,10 +85,21 @@ def leave_report(sweep: OpenSweep) -> None:
         logger.warning("%s was not written (%s); again with: %s", kept.report, what, kept.command("report"))
 
 
-def show(tracker: Tracker, kept: SweepRecord, outcome: Outcome) -> None:
-    """Hands the result to MLflow."""
+def show(tracker: Tracker, sweep: OpenSweep, outcome: Outcome) -> None:
+    """Hands the result to MLflow, and where each trial stands by it."""
     tags = {"convene.pareto": json.dumps(outcome.pareto)} if outcome.pareto else {}
-    tracker.show_result(scored(outcome), kept, tags)
+    tracker.show_result(outcome, sweep.kept, tags)
+    tracker.show_standings(tuple(trials.views(sweep)), _standings(sweep, outcome))
+
+
+def _standings(sweep: OpenSweep, outcome: Outcome) -> dict[int, Standing]:
+    """Of the complete trials, and of stopped ones that are members where none was complete."""
+    ranks = {number: rank for rank, (number, _) in enumerate(sweep.study.ranked(), 1)}
+    weights = {member.trial: member.weight for member in outcome.scored.members}
+    return {
+        number: Standing(ranks.get(number), len(ranks), weights.get(number))
+        for number in ranks.keys() | weights.keys()
+    }
 
 
 def _pareto(sweep: OpenSweep) -> list[dict[str, Any]]:
@@ -129,14 +141,6 @@ def _score_and_export(
             folder=folder,
         )
     return scored
-
-
-def scored(outcome: Outcome) -> ScoredEnsemble:
-    """The scores that an outcome was made of."""
-    content = {**outcome.ensemble, "test_interval": tuple(outcome.ensemble["test_interval"])}
-    content["members"] = tuple(ScoredMember(**member) for member in outcome.ensemble["members"])
-    single = {**outcome.best_single, "test_interval": tuple(outcome.best_single["test_interval"])}
-    return ScoredEnsemble(**content, best_single=BestSingle(**single), test_reads=outcome.test_reads)
 
 
 def _candidates(kept: SweepRecord, studied: Sequence[StudiedTrial]) -> list[int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import exhibits, pictures, subject, tracking
+from pipeline import exhibits, experiment, pictures, subject, tracking
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError
 from pipeline.exhibits import KINDS, OF_ONE_NETWORK, Wish
@@ -90,10 +90,10 @@ def _write(folder: Storage, figures: dict[str, "Figure"]) -> list[str]:
 def _log(kept: SweepRecord, dataset: Dataset, part: str, folder: Storage, names: list[str]) -> bool:
     try:
         where = tracking.place(kept.storage)
-        runs = SweepRuns(where, kept.about, dataset, kept.space.base, fresh=False)
+        runs = SweepRuns(where, kept, kept.space, dataset, fresh=False)
         with ExitStack() as stack:
             files = [stack.enter_context(folder.at_hand(name)) for name in names]
             return runs.add_files(part, files, _FOLDER)
     except Exception as error:  # the pictures are made, whatever a database or a server comes up with
-        logger.warning("MLflow does not take the pictures: %s", str(error).partition("\n")[0])
+        logger.warning("MLflow does not take the pictures: %s", experiment.first_line(error))
         return False

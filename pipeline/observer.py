@@ -15,10 +15,10 @@ from ray.tune.experiment import Trial
 from pipeline import checkpoint
 from pipeline.budget import TimeBudget
 from pipeline.config import SearchConfig
+from pipeline.descriptions import TrialView
 from pipeline.errors import last_line
 from pipeline.metrics import Epoch
 from pipeline.opening import OpenSweep
-from pipeline.runs import TrialView
 from pipeline.storage import StorageError, is_out_of_service
 from pipeline.study import State, Study
 from pipeline.tracking import Tracker

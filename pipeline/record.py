@@ -128,6 +128,14 @@ class Outcome:
     pareto: list[dict[str, Any]] = field(default_factory=list)
     """Of several objectives: the trials that none beats in all, with their values."""
 
+    @property
+    def scored(self) -> ScoredEnsemble:
+        """The scores that it was made of."""
+        content = {**self.ensemble, "test_interval": tuple(self.ensemble["test_interval"])}
+        content["members"] = tuple(ScoredMember(**member) for member in self.ensemble["members"])
+        single = {**self.best_single, "test_interval": tuple(self.best_single["test_interval"])}
+        return ScoredEnsemble(**content, best_single=BestSingle(**single), test_reads=self.test_reads)
+
 
 @final
 class SweepRecord:

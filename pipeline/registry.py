@@ -8,50 +8,74 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline import descriptions
 from pipeline.datasets import Dataset
-from pipeline.record import ScoredEnsemble
+from pipeline.record import ScoredEnsemble, SweepRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
 
 
 def register(
-    client: "MlflowClient", run_id: str, export: Path, dataset: Dataset, scored: ScoredEnsemble
-) -> None:
+    client: "MlflowClient",
+    run_id: str,
+    export: Path,
+    kept: SweepRecord,
+    dataset: Dataset,
+    scored: ScoredEnsemble,
+) -> str:
     """Logs the exported folder to the run, and its ONNX file as a version of the data set's registered model.
 
     The version with the least validation loss on this very data is `champion`: the test set chooses nothing.
+
+    Returns:
+        The version's address: `models:/digits-ensemble/3`.
     """
     import mlflow
     import onnx
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
 
-    if client.search_model_versions(f"run_id = '{run_id}'"):
-        return
+    if registered := client.search_model_versions(f"run_id = '{run_id}'"):
+        return _address(registered[0])
     client.log_artifacts(run_id, str(export), "export")
-    channels, height, width = dataset.image_shape
-    classes = len(dataset.classes)
-    signature = ModelSignature(
-        Schema([TensorSpec(np.dtype(np.uint8), (-1, channels, height, width), "images")]),
-        Schema([TensorSpec(np.dtype(np.float32), (-1, classes), n) for n in ("logits", "probabilities")]),
-    )
-    name = f"{dataset.name}-ensemble"
     with _active(client, run_id):
         logged = mlflow.onnx.log_model(
             onnx.load(export / "model.onnx"),
             name="ensemble",
-            signature=signature,
+            signature=_signature(dataset),
             pip_requirements=["onnxruntime"],
             save_as_external_data=False,
         )
+        name = descriptions.model_name(dataset)
         if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name, description=f"Averaged-logit ensembles for {dataset.name}")
-        tags = {"convene.fingerprint": dataset.fingerprint, "convene.valid_loss": str(scored.valid_loss)}
-        source = f"models:/{logged.model_id}"
-        version = client.create_model_version(name, source, run_id, tags, model_id=logged.model_id).version
+            client.create_registered_model(name, description=descriptions.model(dataset))
+        version = client.create_model_version(
+            name,
+            f"models:/{logged.model_id}",
+            run_id,
+            {"convene.fingerprint": dataset.fingerprint, "convene.valid_loss": str(scored.valid_loss)},
+            description=descriptions.version(kept, dataset, scored),
+            model_id=logged.model_id,
+        )
     if scored.valid_loss < _champion_loss(client, name, dataset):
-        client.set_registered_model_alias(name, "champion", version)
+        client.set_registered_model_alias(name, "champion", version.version)
+    return _address(version)
+
+
+def _address(version: "ModelVersion") -> str:
+    return f"models:/{version.name}/{version.version}"
+
+
+def _signature(dataset: Dataset) -> "ModelSignature":
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    answers = (-1, len(dataset.classes))
+    return ModelSignature(
+        Schema([TensorSpec(np.dtype(np.uint8), (-1, *dataset.image_shape), "images")]),
+        Schema([TensorSpec(np.dtype(np.float32), answers, name) for name in ("logits", "probabilities")]),
+    )
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def tracker_of(sweep: OpenSweep, *, ends: bool = True) -> Iterator["Tracker"]:
     from pipeline.runs import SweepRuns
 
     where = tracking.place(sweep.kept.storage)
-    runs = SweepRuns(where, sweep.kept.about, sweep.dataset, sweep.space.base, fresh=False)
+    runs = SweepRuns(where, sweep.kept, sweep.space, sweep.dataset, fresh=False)
     with tracking.Tracker(runs, ends=ends) as tracker:
         for view in trials.views(sweep):
             tracker.show(view)
@@ -48,7 +48,7 @@ def sync_sweep(name: str, *, storage: str | Path = DEFAULT_STORAGE) -> int:
 
     with kept.exclusive(), tracker_of(sweep, ends=False) as tracker:
         if result := kept.result:
-            show(tracker, kept, result)
+            show(tracker, sweep, result)
         else:
             tracker.end("KILLED")
     return tracker.waiting

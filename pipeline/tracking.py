@@ -5,20 +5,23 @@ import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import final
 
-from pipeline.credentials import shown
-from pipeline.errors import InputError, last_line
-from pipeline.record import EXPORT, ScoredEnsemble, SweepRecord
-from pipeline.runs import SweepRuns, TrackingPlace, TrialView
+from pipeline import experiment
+from pipeline.descriptions import Standing, TrialView
+from pipeline.errors import InputError
+from pipeline.experiment import TrackingPlace
+from pipeline.record import EXPORT, Outcome, SweepRecord
+from pipeline.runs import SweepRuns
 from pipeline.storage import Storage
 
 logger = logging.getLogger(__name__)
 
 _ANSWER_WITHIN = 5  # seconds that a server has to say that it is there
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0  # seconds until a record that was refused is tried again
+_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 _GATHER = 0.5  # seconds that changes are gathered for
 
 
@@ -26,7 +29,8 @@ def place(storage: Storage) -> TrackingPlace:
     """`MLFLOW_TRACKING_URI` where it is set, else SQLite under the storage root.
 
     Raises:
-        InputError: if it is a server that does not answer, or the root is no folder and there is none.
+        InputError: if a server does not answer or asks for a login, a database does not open, or the root
+            is no folder and there is neither.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # the tracker tells of errors itself, once
@@ -41,34 +45,39 @@ def place(storage: Storage) -> TrackingPlace:
         )
     if not uri:
         return TrackingPlace(f"sqlite:///{storage.local('mlflow.db')}", storage.local("artifacts").as_uri())
-    if uri.startswith(("http://", "https://")):
-        try:
-            with urllib.request.urlopen(f"{shown(uri).rstrip('/')}/health", timeout=_ANSWER_WITHIN):
-                pass
-        except urllib.error.HTTPError:
-            pass  # it answers; a server behind a login may refuse this page and still take runs
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"MLFLOW_TRACKING_URI = {shown(uri)}: the server does not answer: {error}"
-            ) from None
-    else:
-        _check_opens(uri)
-    return TrackingPlace(uri, None)
+    where = TrackingPlace(uri, None)
+    if where.is_server:
+        _check_answers(where.shown)
+    _check_opens(where)
+    return where
 
 
-def _check_opens(uri: str) -> None:
+def _check_answers(address: str) -> None:
+    """In seconds; MLflow's own client takes longer to give up."""
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=_ANSWER_WITHIN):
+            pass
+    except urllib.error.HTTPError:
+        pass  # it answers; a server behind a login may refuse this page and still take runs
+    except (OSError, ValueError) as error:
+        raise InputError(f"MLFLOW_TRACKING_URI = {address}: the server does not answer: {error}") from None
+
+
+def _check_opens(where: TrackingPlace) -> None:
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     try:
-        MlflowClient(uri).search_experiments(max_results=1)
+        with experiment.alone(where.uri):
+            MlflowClient(where.uri).search_experiments(max_results=1)
     except Exception as error:  # each kind of store has its own
-        raise InputError(
-            f"MLFLOW_TRACKING_URI = {shown(uri)}: cannot be opened: {last_line(error)}"
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+        said = f"MLFLOW_TRACKING_URI = {where.shown}"
+        code = error.error_code if isinstance(error, MlflowException) else ""
+        if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            given = _LOGIN[0] in os.environ or where.shown != where.uri
+            wrong = "does not take this login" if given else "asks for a login"
+            raise InputError(f"{said}: the server {wrong}; set {_LOGIN[0]} and {_LOGIN[1]}") from None
+        raise InputError(f"{said}: cannot be opened: {experiment.first_line(error)}") from None
 
 
 @final
@@ -111,20 +120,24 @@ class Tracker:
         """Hands over a trial; an older picture of it that was not written yet is dropped."""
         self._put(view.number, lambda: self._runs.show_trial(view))
 
-    def show_result(self, scored: ScoredEnsemble, kept: SweepRecord, tags: Mapping[str, str]) -> None:
+    def show_result(self, outcome: Outcome, kept: SweepRecord, tags: Mapping[str, str]) -> None:
         """Hands over the ensemble, its scores and the sweep's files and tags, and ends the sweep's run."""
 
         def show_ensemble() -> None:
             with kept.files.at_hand(EXPORT) as export:
-                self._runs.show_ensemble(scored, export)
+                self._runs.show_ensemble(outcome.scored, export)
 
         def end() -> None:
             with ExitStack() as stack:
                 files = tuple(stack.enter_context(kept.files.at_hand(file)) for file in kept.artifacts)
-                self._runs.end_sweep("FINISHED", scored, files, tags)
+                self._runs.end_sweep("FINISHED", outcome, files, tags)
 
         self._put("ensemble", show_ensemble)
         self._put("end", end)
+
+    def show_standings(self, views: Sequence[TrialView], standings: Mapping[int, Standing]) -> None:
+        """Hands over where the trials stand, now that all have ended."""
+        self._put("standings", lambda: self._runs.show_standings(views, standings))
 
     def end(self, status: str) -> None:
         """Ends the sweep's run without a result."""
@@ -133,7 +146,7 @@ class Tracker:
     @property
     def uri(self) -> str:
         """MLflow's tracking URI, without a password."""
-        return shown(self._runs.where.uri)
+        return self._runs.where.shown
 
     @property
     def parent(self) -> str | None:
@@ -184,7 +197,7 @@ class Tracker:
                 write()
             except Exception as error:  # whatever a database or a server comes up with must not stop a sweep
                 if not self._failing:
-                    logger.warning("MLflow does not take records: %s", _first_line(error))
+                    logger.warning("MLflow does not take records: %s", experiment.first_line(error))
                 self._runs.forget()
                 with self._changed:
                     self._failing = True

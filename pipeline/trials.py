@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import checkpoint
+from pipeline.descriptions import TrialView
 from pipeline.metrics import METRICS
 from pipeline.opening import OpenSweep
 from pipeline.record import SweepRecord
-from pipeline.runs import TrialView
 from pipeline.search_space import SearchSpace
 from pipeline.study import StudiedTrial
 

@@ -95,7 +95,7 @@ def run_sweep(
             if config.search.start_from:
                 study.take(config.search.start_from, known)
             sweep = OpenSweep(kept, space, dataset, study)
-            with tracking.Tracker(SweepRuns(where, about, dataset, config, fresh=True)) as tracker:
+            with tracking.Tracker(SweepRuns(where, kept, space, dataset, fresh=True)) as tracker:
                 _search(sweep, resources, tracker, budget, watch)
                 outcome = _finish(sweep, tracker, started)
     return _closed(sweep, outcome, tracker)

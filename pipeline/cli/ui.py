@@ -7,6 +7,7 @@ from pipeline.cli.printing import print_json
 
 
 @click.command()
+@click.argument("name", required=False)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @click.option(
@@ -16,12 +17,16 @@ from pipeline.cli.printing import print_json
     help="With --host: further names that browsers may call this machine, with commas between.",
 )
 @common_options
-def ui(host: str, port: int, allowed_hosts: str, storage: str, as_json: bool) -> None:
-    """Browse what was recorded in MLflow's own pages."""
+def ui(name: str | None, host: str, port: int, allowed_hosts: str, storage: str, as_json: bool) -> None:
+    """Browse the sweep NAME, or all of them, in MLflow's own pages.
+
+    Prints the address of the page, and serves it unless that is done already.
+    """
     from pipeline.server import Server
     from pipeline.storage import Storage
 
-    server = Server(Storage(storage), host, port, [name for name in allowed_hosts.split(",") if name])
+    others = [other for other in allowed_hosts.split(",") if other]
+    server = Server(Storage(storage), host, port, others, name)
     if as_json:
         print_json({"url": server.url, "tracking_uri": server.tracking_uri})
     else:
