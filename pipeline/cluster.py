@@ -62,6 +62,8 @@ def connect(address: str | None) -> Iterator[None]:
     except ray.exceptions.AuthenticationError:
         raise InputError(access.refusal(address)) from None
     except (OSError, RuntimeError, ValueError) as error:
+        if address == "local":
+            raise InputError(f"no Ray cluster can be started here: {last_line(error)}") from None
         raise InputError(f"--address {address}: {_why_not(error)}") from None
     try:
         yield

@@ -182,14 +182,13 @@ class JobServer:
     async def _follow(self, job: Job, write: Callable[[str], None]) -> None:
         import aiohttp
 
-        written, answered = 0, time.monotonic()
+        log, answered = Retold(), time.monotonic()
         while True:
-            passed = 0  # of what comes, which is the whole log each time
+            log.begin()
             try:
                 async for text in self._client.tail_job_logs(job.id):
-                    write(text[max(0, written - passed) :])
-                    passed += len(text)
-                    written, answered = max(written, passed), time.monotonic()
+                    write(log.new_in(text))
+                    answered = time.monotonic()
                 if self.find(job.id).has_ended:
                     return
                 answered = time.monotonic()
@@ -209,7 +208,30 @@ class JobServer:
         except AuthenticationError:
             raise InputError(access.refusal(self.address)) from None
         except (OSError, RuntimeError) as error:
-            raise WorkError(f"the cluster at {self.address}: {error}") from None
+            said = [
+                line for line in str(error).splitlines() if line.strip(" .")
+            ]  # a traceback of the cluster's
+            kind = InputError if "already exists" in str(error) else WorkError
+            raise kind(f"the cluster at {self.address}: {said[-1] if said else error!r}") from None
+
+
+@final
+class Retold:
+    """What is new of a log that is told again from its beginning after each lost connection."""
+
+    def __init__(self) -> None:
+        self._told = self._passed = 0  # characters: in all, and since the beginning this time
+
+    def begin(self) -> None:
+        """It is told from its beginning."""
+        self._passed = 0
+
+    def new_in(self, text: str) -> str:
+        """The part of what comes next that was not told before."""
+        new = text[max(0, self._told - self._passed) :]
+        self._passed += len(text)
+        self._told = max(self._told, self._passed)
+        return new
 
 
 def free_name(stem: str, taken: set[str]) -> str:

@@ -11,12 +11,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import access, arrival, dashboard, search_space, submission, versions
 from pipeline.errors import InputError
-from pipeline.jobs import Job, free_name
+from pipeline.jobs import Job, Retold, free_name
 
 SPACE = '[data]\nsource = "digits"\n[network]\nwidth = { choices = [4, 8] }\n[search]\ntrials = 2\n'
 
@@ -205,6 +208,22 @@ def test_a_job_ends_with_the_exit_code_of_its_command(
 ) -> None:
     job = Job("s", "s", state, exit_code, None, None, None, None)
     assert (job.outcome, job.holds_name) == (outcome, holds_name)
+
+
+@given(st.lists(st.text(max_size=4)), st.lists(st.integers(0, 20)), st.randoms(use_true_random=False))
+def test_a_log_is_written_once_however_often_it_is_begun_again(
+    lines: list[str], cuts: list[int], chance: Random
+) -> None:
+    log = "".join(lines)
+    told, retold = "", Retold()
+    for end in [*(min(cut, len(log)) for cut in cuts), len(log)]:
+        retold.begin()
+        place = 0
+        while place < end:
+            step = chance.randint(1, end - place)
+            told += retold.new_in(log[place : place + step])
+            place += step
+    assert told == log
 
 
 # --- Getting in --------------------------------------------------------------------------------------
