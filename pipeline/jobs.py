@@ -208,9 +208,8 @@ class JobServer:
         except AuthenticationError:
             raise InputError(access.refusal(self.address)) from None
         except (OSError, RuntimeError) as error:
-            said = [
-                line for line in str(error).splitlines() if line.strip(" .")
-            ]  # a traceback of the cluster's
+            # It may be a traceback of the cluster's, with a full stop behind it.
+            said = [line for line in str(error).splitlines() if line.strip(" .")]
             kind = InputError if "already exists" in str(error) else WorkError
             raise kind(f"the cluster at {self.address}: {said[-1] if said else error!r}") from None
 
