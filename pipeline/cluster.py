@@ -8,14 +8,12 @@ import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import access, versions
-from pipeline.config import SearchConfig
 from pipeline.errors import InputError, last_line
 from pipeline.storage import Storage
 
@@ -26,26 +24,6 @@ _WRITE_WITHIN = (
 )
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What the cluster has, and how many trials it holds at a time."""
-
-    cpus: float
-    gpus: float
-    concurrency: int
-
-
-@contextmanager
-def join(address: str | None, search: SearchConfig) -> Iterator[Resources]:
-    """`connect`, and what the cluster has for trials.
-
-    Raises:
-        InputError: if no cluster answers there, or it is too small for one trial.
-    """
-    with connect(address):
-        yield resources(search)
-
-
 @contextmanager
 def connect(address: str | None) -> Iterator[None]:
     """Joins the Ray cluster at `address` (or `RAY_ADDRESS`), or starts one on this machine, and leaves it.
@@ -53,7 +31,7 @@ def connect(address: str | None) -> Iterator[None]:
     Raises:
         InputError: if no cluster answers there.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = chosen(address)
     _check_answers(address)
     try:
         ray.init(
@@ -69,6 +47,11 @@ def connect(address: str | None) -> Iterator[None]:
         yield
     finally:
         _leave()
+
+
+def chosen(address: str | None) -> str:
+    """Where the cluster is: `address`, else `RAY_ADDRESS`, else `local`, which is one of this sweep's own."""
+    return address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def _check_answers(address: str) -> None:
@@ -137,21 +120,6 @@ def _leave() -> None:
 def _dashboard(address: str) -> bool | None:
     """A cluster of our own needs none; a running one has what it has."""
     return False if address == "local" else None
-
-
-def resources(search: SearchConfig) -> Resources:
-    """What the cluster that was joined has for trials. Raises InputError where it is too small for one."""
-    has = ray.cluster_resources()
-    cpus, gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
-    held = int(cpus / search.cpus_per_trial)
-    if search.gpus_per_trial:
-        held = min(held, int(gpus / search.gpus_per_trial))
-    if not held:
-        raise InputError(
-            f"search: a trial needs {search.cpus_per_trial:g} CPUs and {search.gpus_per_trial:g} GPUs, "
-            f"but there are {cpus:g} CPUs and {gpus:g} GPUs"
-        )
-    return Resources(cpus, gpus, min(search.concurrency or held, held))
 
 
 def check_storage(storage: Storage) -> None:

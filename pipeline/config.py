@@ -190,10 +190,14 @@ class SearchConfig(Section):
     rung past 1/`reduction_factor` of the epochs: a trial that came so far is to be complete."""
     concurrency: Positive | None = None
     """Trials at a time. Without it, as many as the CPUs and GPUs hold."""
+    wait_for_nodes: Duration | None = None
+    """For a cluster that starts nodes when they are asked for: `concurrency` trials are asked for, also where
+    they do not fit yet, and so long the first node is waited for. Without it, what is there counts."""
     cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
     """CPUs, and so threads, of a trial."""
-    gpus_per_trial: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs of a trial; 0.25 puts four trials on one."""
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    """GPUs of a trial; 0.25 puts four trials on one. `auto` is 0 where there are no GPUs, else the largest
+    part of one with which as many trials run at a time as its memory holds of the largest, and the CPUs."""
     retries: Annotated[int, Field(ge=0)] = 2
     """Times that a trial is tried again after its worker died; it goes on from its last epoch."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -214,6 +218,15 @@ class SearchConfig(Section):
         if sampler == "cmaes" and len(info.data.get("objectives", ())) > 1:
             raise ValueError("takes one objective; for several there are tpe, nsga2, gp and random")
         return sampler
+
+    @field_validator("gpus_per_trial", mode="before")
+    @classmethod
+    def _as_ray_counts(cls, gpus: object) -> object:
+        if isinstance(gpus, str) and gpus != "auto":
+            raise ValueError('must be a number, or "auto"')
+        if isinstance(gpus, float) and gpus > 1 and not gpus.is_integer():
+            raise ValueError("more than one GPU must be a whole number of them")
+        return gpus
 
     @property
     def quality(self) -> Objective:

@@ -70,6 +70,9 @@ class Observer(tune.Callback, tune.Stopper):
         self._views: dict[int, TrialView] = {}
         self._stops: dict[int, str] = {}
         self._killed: Counter[int] = Counter()
+        self._alone = False
+        self._set_aside: dict[int, str] = {}
+        """Trials that ran out of memory beside others, and with what words; each is to be tried alone."""
         self._fatal: Exception | None = None
         """What ends the whole sweep, to be resumed: a storage that is full or away, or a study's database."""
         ended = [trial.number for trial in study.trials() if trial.ended is not None]
@@ -81,6 +84,15 @@ class Observer(tune.Callback, tune.Stopper):
                 self._complete[number] = record.last
         self.progress = _progress(study, config.search, budget)
 
+    def begin(self, *, alone: bool) -> None:
+        """From now on each trial is alone, or is not."""
+        self._alone = alone
+
+    @property
+    def has_set_aside(self) -> bool:
+        """Whether there are trials to be tried alone, and may be."""
+        return bool(self._set_aside) and self._budget.may_start() and not self.stop_all()
+
     def __getstate__(self) -> dict[str, Any]:
         """Nothing for Tune to save: a sweep goes on from its study, not from Tune's state."""
         return {}
@@ -90,6 +102,9 @@ class Observer(tune.Callback, tune.Stopper):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Shows the trial; one that goes on after its worker died is shown already."""
         number = trial.config["number"]
+        if self._alone and number in self._set_aside:
+            del self._set_aside[number]
+            self._show(f"trial {number} is tried alone")
         if number in self._views:
             return
         self._show_trial(TrialView(number, self._study.settings(number), started=time.time()))
@@ -126,6 +141,11 @@ class Observer(tune.Callback, tune.Stopper):
         number, result = trial.config["number"], trial.last_result or {}
         if "storage" in result:
             pass  # it is left as it is, and goes on when there is room, or the storage is back
+        elif "no memory" in result and not self._alone:
+            self._set_aside[number] = result["no memory"]
+            self._show(f"trial {number} is set aside, to be tried alone: {result['no memory']}")
+        elif "no memory" in result:
+            self._end(number, "FAIL", reason=f"out of memory, also alone: {result['no memory']}")
         elif "failure" in result:
             self._end(number, "FAIL", reason=result["failure"])
         elif number in self._stops:
@@ -157,7 +177,9 @@ class Observer(tune.Callback, tune.Stopper):
             self.interrupt()
             raise self._fatal
         for number in self._study.open_trials:
-            self._end(number, "PRUNED", reason=TimeBudget.REASON)
+            memory = self._set_aside.get(number)
+            reason = f"out of memory beside others, and no time to try it alone: {memory}"
+            self._end(number, "PRUNED", reason=reason if memory else TimeBudget.REASON)
 
     def interrupt(self) -> None:
         """Shows what was running as killed; the study keeps it as running, to be resumed."""

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import cluster, datasets, disk, geometry, probe, search_space, tracking
+from pipeline import allotment, cluster, datasets, disk, geometry, probe, search_space, tracking
 from pipeline.config import Configuration, flatten
 from pipeline.datasets import Dataset
 from pipeline.disk import Room
 from pipeline.errors import InputError
 from pipeline.forecast import Forecast, forecast
 from pipeline.opening import DEFAULT_STORAGE, misfit_of
-from pipeline.probe import Steps
+from pipeline.probe import GpuMemory, Steps
 from pipeline.sampler import Misfit, every_configuration
 from pipeline.search_space import SearchSpace
 from pipeline.storage import Storage
@@ -79,20 +79,24 @@ def examine(
     largest = disk.largest(space, dataset.image_shape, len(dataset.classes))
     problems: list[str] = []
     tried: Tried = []
+    memory: GpuMemory | str | None = None
     concurrency, start_seconds = search.concurrency or 1, 0.0
     with cluster.connect(address):
+        joined = cluster.chosen(address) != "local"
         with _noting(problems):
             cluster.check_storage(store)
         with _noting(problems):
-            resources = cluster.resources(search)
+            resources, memory = allotment.allot(space, dataset, joined=joined)
+            with _noting(problems):
+                allotment.check(search, resources, memory)
             concurrency, start_seconds = resources.concurrency, time.monotonic() - began + _START_SECONDS
             configurations = [largest, *_sample(space, misfit)]
             steps = probe.run(configurations, dataset.for_training, search, resources)
             tried = list(zip(configurations, steps, strict=True))
     room = disk.room(space, dataset, concurrency, store)
     seconds = _forecast(space, dataset, tried, start_seconds, concurrency)
-    gpu = _gpu(tried)
-    problems += _unsatisfied(space.base, dataset, tried, seconds, gpu)
+    gpu = _gpu(memory)
+    problems += _unsatisfied(space.base, dataset, tried, seconds)
     if not room.is_enough:
         problems.append(f"storage: {room}")
     return Preflight(
@@ -172,12 +176,10 @@ def _largest(configuration: Configuration, dataset: Dataset, tried: Tried) -> di
     return {"parameters": count, "seconds": seen[0] * configuration.training.epochs if seen else None}
 
 
-def _gpu(tried: Tried) -> dict[str, int] | None:
-    for _, steps in tried[:1]:
-        if isinstance(steps, Steps) and steps.gpu_bytes:
-            fit = steps.gpu_total // steps.gpu_bytes
-            return {"trial": steps.gpu_bytes, "total": steps.gpu_total, "trials": fit}
-    return None
+def _gpu(memory: GpuMemory | str | None) -> dict[str, int] | None:
+    if not isinstance(memory, GpuMemory):
+        return None
+    return {"trial": memory.trial, "total": memory.total, "trials": memory.trials}
 
 
 def _unsatisfied(
@@ -185,7 +187,6 @@ def _unsatisfied(
     dataset: Dataset,
     tried: Tried,
     seconds: Forecast | None,
-    gpu: Mapping[str, int] | None,
 ) -> Iterator[str]:
     search = config.search
     for configuration, steps in tried:
@@ -199,8 +200,3 @@ def _unsatisfied(
         )
     if config.ensemble.size > search.trials:
         yield f"ensemble.size = {config.ensemble.size}: larger than search.trials = {search.trials}"
-    if gpu and gpu["trials"] < (at_a_time := max(1, int(1 / search.gpus_per_trial))):
-        yield (
-            f"search.gpus_per_trial = {search.gpus_per_trial:g}: puts {at_a_time} trials on a GPU, "
-            f"whose memory holds {gpu['trials']} of the largest"
-        )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from pipeline.cluster import Resources
+from pipeline.capacity import Node, Resources
 from pipeline.config import Configuration, SearchConfig
 from pipeline.datasets import TrainingData
 from pipeline.errors import last_line
@@ -14,8 +14,8 @@ from pipeline.errors import last_line
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-# What a process takes of a GPU's memory beside its tensors. Not measured: there was no GPU to measure it on.
-_CUDA_CONTEXT = 500_000_000
+# Of a GPU's memory, for what its allocator cannot give again: a short run shows less of it than a long one.
+_SPARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,24 @@ class Steps:
     seconds: float
     """That an epoch of such steps and of validation takes."""
     gpu_bytes: int
-    """Most that its process takes of a GPU's memory, the images included; 0 on a CPU."""
+    """Most that its process takes of a GPU's memory, the images included; 0 on a CPU. What other processes
+    take of it counts too: with them it is too much."""
     gpu_total: int
     """That the GPU has."""
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """What was measured of a GPU, in bytes."""
+
+    trial: int
+    """That the largest trial takes."""
+    total: int
+
+    @property
+    def trials(self) -> int:
+        """How many of the largest trial it holds; one at least, for one was trained."""
+        return max(1, int(self.total * (1 - _SPARE)) // self.trial)
 
 
 def run(
@@ -39,18 +54,51 @@ def run(
         What was seen of each, in order; or why it cannot be trained.
     """
     shared = ray.put(data)
-    device, threads = "cuda" if search.gpus_per_trial else "cpu", max(1, int(search.cpus_per_trial))
-    task = ray.remote(_make_steps).options(
-        num_cpus=search.cpus_per_trial, num_gpus=search.gpus_per_trial, max_retries=0
-    )
     answers: list[ObjectRef[Steps]] = []
     pending: list[ObjectRef[Steps]] = []
     for configuration in configurations:
         if len(pending) == resources.concurrency:
             _, pending = ray.wait(pending)
-        answers.append(task.remote(configuration.model_dump_json(), shared, device, threads))
+        answers.append(_begin(configuration, shared, search, resources.gpus_per_trial))
         pending.append(answers[-1])
     return [_seen(answer) for answer in answers]
+
+
+def gpu_memory(
+    configuration: Configuration, data: TrainingData, search: SearchConfig, nodes: Sequence[Node]
+) -> GpuMemory | str:
+    """What a configuration takes of a whole GPU; of several kinds, on that which holds it the fewest times.
+
+    `nodes` have a GPU each, and the processors of a trial: others would be waited for without end.
+
+    Returns:
+        What was measured, or why it cannot be trained there.
+    """
+    shared = ray.put(data)
+    kinds = sorted({node.gpu_kind for node in nodes})
+    answers = [_begin(configuration, shared, search, 1.0, kind) for kind in kinds]
+    measured = []
+    for answer in answers:
+        steps = _seen(answer)
+        if isinstance(steps, str):
+            return steps
+        measured.append(GpuMemory(steps.gpu_bytes, steps.gpu_total))
+    return min(measured, key=lambda memory: memory.trials)
+
+
+def _begin(
+    configuration: Configuration,
+    shared: "ObjectRef[TrainingData]",
+    search: SearchConfig,
+    gpus: float,
+    kind: str = "",
+) -> "ObjectRef[Steps]":
+    device, threads = "cuda" if gpus else "cpu", max(1, int(search.cpus_per_trial))
+    task = ray.remote(_make_steps).options(
+        num_cpus=search.cpus_per_trial, num_gpus=gpus, accelerator_type=kind or None, max_retries=0
+    )
+    begun: ObjectRef[Steps] = task.remote(configuration.model_dump_json(), shared, device, threads)
+    return begun
 
 
 def _seen(answer: "ObjectRef[Steps]") -> Steps | str:
@@ -73,5 +121,7 @@ def _make_steps(configuration: str, data: TrainingData, device: str, threads: in
     seconds = Fit(Configuration.model_validate_json(configuration), data, device).seconds_an_epoch()
     if not on_gpu:
         return Steps(seconds, 0, 0)
-    taken = torch.cuda.max_memory_reserved() + _CUDA_CONTEXT
-    return Steps(seconds, taken, torch.cuda.get_device_properties(0).total_memory)
+    free, total = torch.cuda.mem_get_info()
+    # What is taken beside the tensors is the process's own context and its kernels.
+    beside = total - free - torch.cuda.memory_reserved()
+    return Steps(seconds, torch.cuda.max_memory_reserved() + beside, total)

@@ -1,5 +1,6 @@
 """The Ray actor that trains trials: an epoch a step, each left on disk."""
 
+import gc
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, final
@@ -9,11 +10,24 @@ from ray import tune
 from pipeline import checkpoint
 from pipeline.config import Configuration
 from pipeline.datasets import TrainingData
+from pipeline.errors import last_line
 from pipeline.metrics import Epoch
 from pipeline.storage import Storage, is_out_of_service
 
 if TYPE_CHECKING:
     from pipeline.training import Fit
+
+# What PyTorch and CUDA's libraries say where it is not an OutOfMemoryError that they raise.
+_NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether an error is a want of memory: of a CPU's or of a GPU's, told by Python, PyTorch or CUDA."""
+    from torch import OutOfMemoryError
+
+    if isinstance(error, MemoryError | OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 @final
@@ -30,7 +44,6 @@ class TrialWorker(tune.Trainable):
             raise RuntimeError(f"the storage {sweep.root} is not to be seen on this node")
         torch.set_num_threads(threads)
         self._sweep, self._data, self._device = sweep, data, device
-        self._fit: Fit | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -39,21 +52,34 @@ class TrialWorker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Trains for an epoch and leaves it on disk. A loss that is not finite ends the trial as failed."""
+        """Trains for an epoch and leaves it on disk. A loss that is not finite ends the trial as failed.
+
+        A want of memory does not: the trial is given back, for the observer to say what becomes of it, and
+        the worker keeps nothing of it.
+        """
         # PyTorch loads in the workers alone while the driver only waits for them.
         from pipeline.training import DivergenceError
 
-        epochs = self._configuration.training.epochs
         try:
-            fit = self._fit or self._start()
-            if len(self._epochs) < epochs:
-                self._train(fit)
+            return self._epoch()
         except DivergenceError as error:
             return {"failure": str(error), "done": True}
         except OSError as error:
             if not is_out_of_service(error):
                 raise
             return {"storage": error.strerror or str(error), "done": True}
+        except (MemoryError, RuntimeError) as error:
+            if not is_memory_error(error):
+                raise
+            lacking = last_line(error)
+        self._forget()  # not before: the error's frames have held the network, too
+        return {"no memory": lacking, "done": True}
+
+    def _epoch(self) -> dict[str, Any]:
+        fit = self._fit or self._start()
+        epochs = self._configuration.training.epochs
+        if len(self._epochs) < epochs:
+            self._train(fit)
         last = self._epochs[-1]
         return {
             **asdict(last),
@@ -68,10 +94,19 @@ class TrialWorker(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self._number = int(config["number"])
         self._configuration = Configuration.model_validate_json(config["configuration"])
-        self._fit = None
+        self._forget()
         self._epochs: list[Epoch] = []
         self._seconds = 0.0
         self._latency_ms: float | None = None
+
+    def _forget(self) -> None:
+        """Gives back the memory of the last trial; of a GPU's also what PyTorch keeps of it for another."""
+        self._fit: Fit | None = None
+        if self._device != "cpu":
+            import torch
+
+            gc.collect()
+            torch.cuda.empty_cache()
 
     def _start(self) -> "Fit":
         """Begins the trial, or goes on where an earlier attempt was cut off."""

@@ -23,7 +23,7 @@ from pipeline.storage import Storage, StorageError, is_out_of_service
 from pipeline.study import KnownTrial, Study, known_trials
 
 if TYPE_CHECKING:
-    from pipeline.cluster import Resources
+    from pipeline.capacity import Resources
     from pipeline.observer import Progress
     from pipeline.record import Outcome
     from pipeline.tracking import Tracker
@@ -67,7 +67,7 @@ def run_sweep(
         record.check_free(store, name)
     store.check_writable()
 
-    from pipeline import cluster, tracking
+    from pipeline import allotment, cluster, tracking
     from pipeline.observer import Progress
     from pipeline.runs import SweepRuns
 
@@ -76,11 +76,14 @@ def run_sweep(
     misfit = opening.misfit_of(space, dataset)
     known = _known(space, dataset, store)
     budget = TimeBudget(started, config, test_images=len(dataset.test))
-    with cluster.join(address, config.search) as resources:
+
+    def say(event: str) -> None:
+        watch(Progress(config.search.trials, config.search.quality, budget.end, event=event))
+
+    with allotment.join(address, space, dataset, say) as resources:
         cluster.check_storage(store)
-        room = disk.room(space, dataset, resources.concurrency, store)
-        # Before the first trial, and before anything is written.
-        watch(Progress(config.search.trials, config.search.quality, budget.end, event=f"disk: {room}"))
+        room = disk.room(space, dataset, resources.most, store)
+        say(f"disk: {room}")  # before the first trial, and before anything is written
         if not room.is_enough:
             logger.warning("storage: %s; when it is full the sweep stops, and can be resumed", room)
         name = name or record.free_name(store, stem)
@@ -134,16 +137,22 @@ def resume_sweep(
     if (result := sweep.kept.result) and sweep.study.has_ended and not more:
         return result, False
 
-    from pipeline import cluster
+    from pipeline import allotment, cluster
+    from pipeline.observer import Progress
     from pipeline.revisit import tracker_of
 
     kept, config = sweep.kept, sweep.space.base
     budget = TimeBudget(started, config, test_images=len(sweep.dataset.test))
+
+    def say(event: str) -> None:
+        watch(Progress(config.search.trials, config.search.quality, budget.end, event=event))
+
     with ExitStack() as stack:
         stack.enter_context(kept.exclusive())
         resources = None
         if more or not sweep.study.has_ended:
-            resources = stack.enter_context(cluster.join(address, config.search))
+            joining = allotment.join(address, sweep.space, sweep.dataset, say)
+            resources = stack.enter_context(joining)
             cluster.check_storage(kept.storage)
         stack.enter_context(_resumable(kept))
         if more:

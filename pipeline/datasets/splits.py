@@ -75,6 +75,11 @@ class TrainingData:
     statistics: Statistics
     classes: tuple[str, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """What each node holds of it, however many trials it trains: pixels and labels."""
+        return sum(images.pixels.nbytes + images.labels.nbytes for images in (self.train, self.valid))
+
 
 @dataclass(frozen=True)
 class Dataset:
