@@ -117,3 +117,46 @@ def test_a_failed_trial_is_no_member_though_there_is_no_other(tmp_path: Path) ->
     trial.last_result = {"failure": "the loss is nan"}
     sweep.observer.on_trial_complete(0, [], trial)
     assert sweep.networks() == set()
+
+
+def lacks_memory(sweep: Sweep, trial: Any) -> None:
+    trial.last_result = {"no memory": "CUDA out of memory", "done": True}
+    sweep.observer.on_trial_complete(0, [], trial)
+
+
+def test_a_trial_without_memory_is_set_aside_and_fails_when_it_was_alone(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "none")
+    large, small = sweep.begin(), sweep.begin()
+    lacks_memory(sweep, large)
+    sweep.train(small, EPOCHS, loss=1.0, accuracy=0.5)
+    assert sweep.observer.has_set_aside
+    assert sweep.study.open_trials == [large.config["number"]]
+    assert sweep.observer.progress.failed == 0
+    sweep.observer.begin(alone=True)
+    sweep.observer.on_trial_start(0, [], large)
+    assert not sweep.observer.has_set_aside
+    lacks_memory(sweep, large)
+    assert sweep.study.trials()[0].state == "FAIL"
+    assert sweep.study.trials()[0].reason == "out of memory, also alone: CUDA out of memory"
+
+
+def test_a_trial_that_has_memory_when_it_is_alone_is_complete(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "none")
+    large = sweep.begin()
+    sweep.train(large, 1, loss=1.0, accuracy=0.5)
+    lacks_memory(sweep, large)
+    sweep.observer.begin(alone=True)
+    sweep.observer.on_trial_start(0, [], large)
+    large.last_result = {"epoch": 1}
+    sweep.train(large, EPOCHS, loss=1.0, accuracy=0.5)
+    assert sweep.study.trials()[0].state == "COMPLETE"
+    assert not sweep.observer.has_set_aside
+
+
+def test_without_time_to_try_it_alone_the_reason_is_kept(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "none")
+    lacks_memory(sweep, sweep.begin())
+    sweep.observer.close()
+    assert sweep.study.trials()[0].state == "PRUNED"
+    reason = "out of memory beside others, and no time to try it alone: CUDA out of memory"
+    assert sweep.study.trials()[0].reason == reason
