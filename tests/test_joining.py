@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests.conftest import CLEAN
-from tests.test_cluster import another_node, cluster
 from tests.test_faults import Sweep, finish, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -91,15 +92,49 @@ def test_trials_share_a_gpu_as_its_memory_allows_and_have_it_alone_where_they_la
     assert trial["configuration"]["search"]["gpus_per_trial"] == 0.5
 
 
+ONE_NODE_AND_ANOTHER = """
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+print(cluster.address, flush=True)
+for cpus in iter(input, ""):
+    cluster.add_node(num_cpus=int(cpus))
+cluster.shutdown()
+"""
+
+
+@contextmanager
+def one_node(**environment: str) -> Iterator[tuple[str, Callable[[int], None]]]:
+    """The address of a cluster with one processor, and what adds another node of so many."""
+    program = [sys.executable, "-c", ONE_NODE_AND_ANOTHER]
+    with subprocess.Popen(
+        program,
+        env={**CLEAN, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdin and process.stdout
+
+        def add(cpus: int) -> None:
+            print(cpus, file=process.stdin, flush=True)
+
+        try:
+            yield process.stdout.readline().strip(), add
+        finally:
+            process.communicate("\n", timeout=60)
+
+
 def test_a_node_that_joins_late_gets_trials(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, RAY_AUTH_MODE="disabled")
-    with cluster() as address:
+    with one_node(**sweep.environment) as (address, add_node):
         process = sweep.start("--set", "search.scheduler=none", "--trials", "6", "--address", address)
         wait_for(lambda: sweep.epochs() > 3)
         assert len(running(sweep)) == 1
-        with another_node(address):
-            wait_for(lambda: len(running(sweep)) == 2)
-            finish(process)
+        add_node(1)
+        wait_for(lambda: len(running(sweep)) == 2)
+        finish(process)
     sweep.check(trials=6)
 
 
@@ -111,11 +146,13 @@ def running(sweep: Sweep) -> list[Path]:
 def test_a_cluster_that_has_no_room_yet_is_waited_for(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, RAY_AUTH_MODE="disabled")
     sets = ("--set", "search.cpus_per_trial=2", "--trials", "2", "--set", "training.epochs=2")
-    with cluster() as address:
+    with one_node(**sweep.environment) as (address, add_node):
         _, err = finish(sweep.start(*sets, "--address", address), code=2)
         assert "a trial needs 2 CPUs and 0 GPUs, but there are 1 CPUs and 0 GPUs" in err
         waits = ("--set", "search.wait_for_nodes=2m")
         process = sweep.start(*sets, *waits, "--address", address)
-        with another_node(address, cpus=2):
-            finish(process)
+        assert process.stderr
+        assert "waits for a node, at most 120 s" in process.stderr.readline()
+        add_node(2)
+        finish(process)
     sweep.check(trials=2)
