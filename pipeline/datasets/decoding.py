@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import DataConfig
+from pipeline.datasets.memory import check_room
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,9 +48,11 @@ def decode_splits(
     pixels: in a colour mode, or with a palette that is not all grey.
 
     Raises:
-        InputError: for an image that cannot be read, or sizes that differ with no `data.image_size` set.
+        InputError: for an image that cannot be read, sizes that differ with no `data.image_size` set, or more
+            than this machine's memory holds.
     """
     shape = _common_shape(list(chain.from_iterable(splits.values())), config)
+    check_room(sum(map(len, splits.values())), shape, f"data.source = {config.source!r}")
     resize = config.image_size is not None
     return {split: decode_all(images, shape, resize=resize) for split, images in splits.items()}
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline.config import DataConfig
 from pipeline.datasets.arrow import image_values, label_values
 from pipeline.datasets.decoding import Encoded, decode_splits
 from pipeline.datasets.labels import as_labels, encode
+from pipeline.datasets.memory import check_room
 from pipeline.datasets.pixels import as_pixels
 from pipeline.datasets.splits import Collection, Images
 from pipeline.errors import InputError
@@ -109,6 +111,8 @@ def _read_split(paths: Sequence[Path], config: DataConfig) -> _Rows:
                 encoded += [Encoded(f"{path}, row {row + n}", image) for n, image in enumerate(content)]
             else:
                 pixels.append(as_pixels(content, where))
+                if len(pixels) == 1:
+                    check_room(_count(paths), pixels[0].shape[1:], f"data.source = {config.source!r}")
                 if pixels[-1].shape[1:] != pixels[0].shape[1:]:
                     raise InputError(
                         f"{where}: images of different sizes: {_size(pixels[0])}, but {_size(pixels[-1])} in "
@@ -132,25 +136,43 @@ def _read_split(paths: Sequence[Path], config: DataConfig) -> _Rows:
     return _Rows(np.concatenate(pixels) if pixels else None, encoded, np.concatenate(labels), names)
 
 
-def _batches(path: Path, config: DataConfig) -> Iterator[tuple[Any, Any]]:
-    """Record batches of the two columns, and the schema."""
-    import pyarrow as pa
+def _count(paths: Sequence[Path]) -> int:
+    """The rows of all files, by what each says of itself at its end."""
     import pyarrow.parquet as pq
 
+    rows = 0
+    for path in paths:
+        with _naming(path):
+            rows += pq.read_metadata(path).num_rows
+    return rows
+
+
+def _batches(path: Path, config: DataConfig) -> Iterator[tuple[Any, Any]]:
+    """Record batches of the two columns, and the schema."""
+    import pyarrow.parquet as pq
+
+    with _naming(path), pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        for field, column in (
+            ("data.image_column", config.image_column),
+            ("data.label_column", config.label_column),
+        ):
+            if column not in schema.names:
+                raise InputError(
+                    f"{field} = {column!r}: no such column in {path}, which has {', '.join(schema.names)}"
+                )
+        for batch in file.iter_batches(_BATCH_ROWS, columns=[config.image_column, config.label_column]):
+            if len(batch):
+                yield batch, schema
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Says of which file an error is that Arrow met in it."""
+    import pyarrow as pa
+
     try:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            for field, column in (
-                ("data.image_column", config.image_column),
-                ("data.label_column", config.label_column),
-            ):
-                if column not in schema.names:
-                    raise InputError(
-                        f"{field} = {column!r}: no such column in {path}, which has {', '.join(schema.names)}"
-                    )
-            for batch in file.iter_batches(_BATCH_ROWS, columns=[config.image_column, config.label_column]):
-                if len(batch):
-                    yield batch, schema
+        yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as Parquet: {error}") from None
 
