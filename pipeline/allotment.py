@@ -75,10 +75,9 @@ def share(search: SearchConfig, there: Sequence[Node], memory: GpuMemory | str |
         return 0.0
     if not isinstance(memory, GpuMemory):
         return 1.0
-    wanted = min(search.trials, search.concurrency or search.trials)
     # Rounded down: six of Ray's 0.1667 are more than one GPU.
     parts = [UNITS // count / UNITS for count in range(1, min(memory.trials, UNITS) + 1)]
-    return max(parts, key=lambda part: (min(wanted, capacity.held(search, part, there)), part))
+    return max(parts, key=lambda part: (min(_wanted(search), capacity.held(search, part, there)), part))
 
 
 def check(search: SearchConfig, resources: Resources, memory: GpuMemory | str | None) -> None:
@@ -90,12 +89,23 @@ def check(search: SearchConfig, resources: Resources, memory: GpuMemory | str | 
     gpus = resources.gpus_per_trial
     if isinstance(memory, str):
         logger.warning("search.gpus_per_trial = %s: the largest trial was tried on a GPU: %s", gpus, memory)
-    elif memory and 0 < gpus < 1 and memory.trials < (together := capacity.on_a_gpu(gpus)):
+    elif memory and 0 < gpus < 1 and memory.trials < (together := _together(search, resources)):
         raise InputError(
             f"search.gpus_per_trial = {gpus:g}: puts {together} trials on a GPU, whose memory of "
             f"{disk.in_words(memory.total)} holds {memory.trials} of the largest, "
             f'{disk.in_words(memory.trial)}; "auto" finds the number'
         )
+
+
+def _together(search: SearchConfig, resources: Resources) -> int:
+    """The most trials that come to be on one GPU: Ray fills it as far as the node's processors go."""
+    gpus = resources.gpus_per_trial
+    held = max(node.holds(search.cpus_per_trial, gpus) for node in resources.nodes)
+    return min(_wanted(search), held, capacity.on_a_gpu(gpus))
+
+
+def _wanted(search: SearchConfig) -> int:
+    return min(search.trials, search.concurrency or search.trials)
 
 
 def check_data(dataset: Dataset, nodes: Sequence[Node]) -> None:

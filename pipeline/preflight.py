@@ -80,7 +80,8 @@ def examine(
     problems: list[str] = []
     tried: Tried = []
     memory: GpuMemory | str | None = None
-    concurrency, start_seconds = search.concurrency or 1, 0.0
+    concurrency = most = search.concurrency or 1
+    start_seconds = 0.0
     with cluster.connect(address):
         joined = cluster.chosen(address) != "local"
         with _noting(problems):
@@ -89,11 +90,12 @@ def examine(
             resources, memory = allotment.allot(space, dataset, joined=joined)
             with _noting(problems):
                 allotment.check(search, resources, memory)
-            concurrency, start_seconds = resources.concurrency, time.monotonic() - began + _START_SECONDS
+            concurrency, most = resources.concurrency, resources.most
+            start_seconds = time.monotonic() - began + _START_SECONDS
             configurations = [largest, *_sample(space, misfit)]
             steps = probe.run(configurations, dataset.for_training, search, resources)
             tried = list(zip(configurations, steps, strict=True))
-    room = disk.room(space, dataset, concurrency, store)
+    room = disk.room(space, dataset, most, store)
     seconds = _forecast(space, dataset, tried, start_seconds, concurrency)
     gpu = _gpu(memory)
     problems += _unsatisfied(space.base, dataset, tried, seconds)

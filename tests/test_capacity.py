@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import allotment, capacity, datasets
@@ -108,6 +108,7 @@ def test_what_auto_is(
     assert allotment.share(search(**keys), nodes, memory) == share
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 20), st.integers(0, 4)), min_size=1, max_size=4),
     st.integers(1, 40),
@@ -128,27 +129,26 @@ def test_auto_never_puts_more_on_a_gpu_than_it_holds_nor_fewer_to_work(
 
 
 @pytest.mark.parametrize(
-    ("gpus", "memory", "says"),
+    ("gpus", "memory", "cpus", "says"),
     [
-        (
-            0.25,
-            GpuMemory(10 * GB, 24 * GB),
-            "puts 4 trials on a GPU, whose memory of 24 GB holds 2 of the largest",
-        ),
-        (0.5, GpuMemory(10 * GB, 24 * GB), None),
-        (1.0, GpuMemory(23 * GB, 24 * GB), None),
-        (0.0, None, None),
+        (0.25, GpuMemory(10 * GB, 24 * GB), 8, "puts 4 trials on a GPU, whose memory of 24 GB holds 2"),
+        (0.1, GpuMemory(10 * GB, 24 * GB), 3, "puts 3 trials on a GPU, whose memory of 24 GB holds 2"),
+        (0.1, GpuMemory(10 * GB, 24 * GB), 2, None),  # the processors allow no more
+        (0.5, GpuMemory(10 * GB, 24 * GB), 8, None),
+        (1.0, GpuMemory(23 * GB, 24 * GB), 8, None),
+        (0.0, None, 8, None),
     ],
 )
 def test_a_part_of_a_gpu_that_does_not_hold_a_trial_is_refused(
-    gpus: float, memory: GpuMemory | None, says: str | None
+    gpus: float, memory: GpuMemory | None, cpus: int, says: str | None
 ) -> None:
     config = search(gpus_per_trial=gpus)
-    resources = capacity.resources(config, gpus, [node(8, 1)])
+    resources = capacity.resources(config, gpus, [node(cpus, 1)])
     if says is None:
         allotment.check(config, resources, memory)
         return
-    with pytest.raises(InputError, match=f"search.gpus_per_trial = {gpus:g}: {says}, 10 GB; "):
+    expected = f"search.gpus_per_trial = {gpus:g}: {says} of the largest, 10 GB; "
+    with pytest.raises(InputError, match=expected):
         allotment.check(config, resources, memory)
 
 

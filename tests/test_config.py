@@ -195,6 +195,8 @@ WRONG = {
     "[search]\ntime_budget = 0": ["search.time_budget = 0", "greater than 0"],
     "[search]\ntime_budget = true": ["search.time_budget = True"],
     "[search]\ncpus_per_trial = inf": ["search.cpus_per_trial = inf", "finite"],
+    '[search]\ngpus_per_trial = "avto"': ["search.gpus_per_trial = 'avto'", 'must be a number, or "auto"'],
+    "[search]\ngpus_per_trial = 1.5": ["search.gpus_per_trial = 1.5", "a whole number"],
     # NumPy's generators, which the samplers draw from, take no larger seed.
     "[search]\nseed = 4294967296": ["search.seed = 4294967296", "less than 4294967296"],
     '[network]\nactivation = "swish"': ["network.activation = 'swish'", "'relu'", "'silu'"],

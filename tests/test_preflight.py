@@ -26,6 +26,7 @@ batch_size = 32
 [search]
 trials = 3
 concurrency = 1
+gpus_per_trial = "auto"
 [ensemble]
 size = 4
 """
