@@ -1,0 +1,182 @@
+"""The driver of a sweep of sleeping trials, which measures itself: `python -m tests.bench.scale_driver JSON`.
+
+All of it is the product's own (`pipeline.run_sweep`), but for the worker, and for clocks around the methods
+that are listed in `_CLOCKED`. Figures go to `measured.json` in the folder.
+"""
+
+import functools
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import pipeline
+from tests.bench import sleeper
+
+Figures = dict[str, Any]
+
+
+class Clock:
+    """CPU seconds of one thread, call by call, and by how many trials there had been."""
+
+    def __init__(self) -> None:
+        self.calls: defaultdict[str, list[tuple[int, float, float]]] = defaultdict(list)
+        self.trials = 0
+        self.written: Counter[str] = Counter()
+
+    def on(self, owner: type, method: str) -> None:
+        """Puts itself around a method."""
+        name, work = f"{owner.__name__}.{method}", getattr(owner, method)
+
+        @functools.wraps(work)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            cpu, wall = time.thread_time(), time.perf_counter()
+            try:
+                return work(*arguments, **named)
+            finally:
+                spent = (self.trials, time.thread_time() - cpu, time.perf_counter() - wall)
+                self.calls[name].append(spent)
+
+        setattr(owner, method, timed)
+
+    def count(self, owner: type, method: str, rows: Callable[..., int]) -> None:
+        """Counts the rows that a method's calls write."""
+        work = getattr(owner, method)
+
+        @functools.wraps(work)
+        def counted(this: Any, *arguments: Any, **named: Any) -> Any:
+            self.written["rows"] += rows(*arguments, **named)
+            self.written["calls"] += 1
+            return work(this, *arguments, **named)
+
+        setattr(owner, method, counted)
+
+
+def main(trials: int, concurrent: int, epochs: int, seconds: float, folder: str, step: int) -> None:
+    logging.basicConfig(level=logging.WARNING)
+    clock, samples, figures, running = Clock(), [], {}, []
+    space = sleeper.space(trials, concurrent, epochs, cpus=(os.cpu_count() or 1) / concurrent)
+    environment = {sleeper.FOLDER: folder, sleeper.SECONDS: seconds, sleeper.CONCURRENT: concurrent}
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    process, children = psutil.Process(), _Children()
+    _stand_in(clock, samples, figures, process, children)
+
+    def watch(progress: Any) -> None:
+        clock.trials = progress.done
+        if samples:
+            running.append(progress.running)
+        # What the start of the workers takes is not that of the trials.
+        if progress.done >= step * len(samples) if samples else progress.running == concurrent:
+            samples.append(_sample(progress.done, progress.running, clock, process, children))
+
+    begin = time.monotonic()
+    outcome = pipeline.run_sweep(space, name="scale", storage=f"{folder}/runs", watch=watch)
+    figures |= {
+        "states": outcome.states,
+        "wall": time.monotonic() - begin,
+        "cpu": time.process_time(),
+        "waiting": outcome.mlflow["waiting"],
+        "samples": samples,
+        "calls": clock.calls,
+        "running": sum(running) / len(running),
+    }
+    Path(folder, "measured.json").write_text(json.dumps(figures))
+
+
+def _stand_in(
+    clock: Clock, samples: list[Figures], figures: Figures, process: psutil.Process, children: "_Children"
+) -> None:
+    """Puts the sleeping worker in its place, clocks around methods, and a wait for MLflow after the trials."""
+    from mlflow import MlflowClient
+
+    from pipeline import sweep, workflow
+    from pipeline.observer import Observer
+    from pipeline.runs import SweepRuns
+    from pipeline.sampler import Sampler
+    from pipeline.study import Study
+
+    sweep.TrialWorker = sleeper.Sleeper  # type: ignore[misc]
+    for owner, methods in {
+        Study: ("ask", "report", "is_weak", "tell"),
+        Sampler: ("sample_relative",),
+        Observer: ("__call__", "on_trial_start", "on_trial_complete"),
+        SweepRuns: ("show_trial",),
+    }.items():
+        for method in methods:
+            clock.on(owner, method)
+    clock.count(MlflowClient, "log_batch", _rows)
+    clock.count(MlflowClient, "create_run", lambda *arguments: 1 + len(arguments[2]))
+    clock.count(MlflowClient, "log_inputs", lambda *arguments: 1)
+    clock.count(MlflowClient, "set_terminated", lambda *arguments: 1)
+    finish = workflow._finish
+
+    def settled(opened: Any, tracker: Any, started: float) -> Any:
+        samples.append(_sample(clock.trials, 0, clock, process, children))
+        figures["backlog"], begin = len(tracker._pending), time.monotonic()
+        tracker.settle()
+        figures["settled"] = time.monotonic() - begin
+        begin, cpu = time.monotonic(), time.process_time()
+        outcome = finish(opened, tracker, started)
+        figures["final"] = {"wall": time.monotonic() - begin, "cpu": time.process_time() - cpu}
+        return outcome
+
+    workflow._finish = settled
+
+
+def _rows(
+    run_id: str, metrics: Any = (), params: Any = (), tags: Any = (), synchronous: bool | None = None
+) -> int:
+    """What a batch puts into MLflow's tables; the last value of each metric has a table of its own."""
+    return 2 * len(metrics) + len(params) + len(tags)
+
+
+class _Children:
+    """Ray's own processes, and the workers."""
+
+    def __init__(self) -> None:
+        self._service: dict[int, psutil.Process] = {}
+
+    def figures(self, process: psutil.Process) -> Figures:
+        memory, service = [], 0.0
+        for each in process.children(recursive=True):
+            try:
+                if each.name() in ("raylet", "gcs_server"):
+                    times = each.cpu_times()
+                    service += times.user + times.system
+                elif each.name().startswith(("ray::Resource", "ray::Sleeper")):
+                    memory.append(each.memory_full_info().uss)
+            except psutil.Error:
+                continue
+        return {"ray": service, "workers": len(memory), "worker": max(memory, default=0)}
+
+
+def _sample(
+    done: int, running: int, clock: Clock, process: psutil.Process, children: _Children
+) -> Figures:
+    native = {thread.native_id: thread.name for thread in threading.enumerate()}
+    by_thread: Counter[str] = Counter()
+    for thread in process.threads():
+        name = native.get(thread.id, "ray")
+        by_thread[name if name in ("MainThread", "tracking") else "ray"] += thread.user_time + thread.system_time
+    return {
+        "done": done,
+        "running": running,
+        "wall": time.monotonic(),
+        "cpu": time.process_time(),
+        "threads": by_thread,
+        "uss": process.memory_full_info().uss,
+        "written": dict(clock.written),
+        **children.figures(process),
+    }
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))

@@ -1,0 +1,164 @@
+"""Trials that sleep: the real worker, with a network's training stood in for, in a process without PyTorch.
+
+What a trial does for its epochs is to sleep, and to write files of the real ones' sizes through the real
+checkpoint: a network trained once, by `record`, is what every trial leaves, so that a sweep of them can be
+scored and exported. The space searches only what leaves a network's shape alone. Losses follow from the
+configuration.
+"""
+
+import math
+import os
+import random
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import checkpoint
+from pipeline.config import Configuration
+from pipeline.datasets import TrainingData
+from pipeline.metrics import Epoch
+from pipeline.search_space import SearchSpace, build
+from pipeline.storage import Storage
+from pipeline.worker import TrialWorker
+
+FOLDER, SECONDS, CONCURRENT = "CONVENE_SCALE_FOLDER", "CONVENE_SCALE_SECONDS", "CONVENE_SCALE_CONCURRENT"
+"""Variables of the workers' environment: where the file of `record` is, what an epoch takes, and how many
+trials there are at a time."""
+_NETWORK = "network.npz"
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def space(trials: int, concurrent: int, epochs: int, cpus: float) -> SearchSpace:
+    """Ten parameters of every kind, one of them conditional."""
+    return build(
+        {
+            "data": {"source": "digits"},
+            "network": {
+                "depth": 3,
+                "width": 16,
+                "activation": {"choices": ["relu", "leaky_relu", "elu"]},
+                "dropout": {"low": 0.0, "high": 0.5},
+                "initialization": {"choices": ["default", "kaiming", "xavier"]},
+            },
+            "training": {
+                "epochs": epochs,
+                "optimizer": {"choices": ["adamw", "adam", "sgd"]},
+                "learning_rate": {"low": 1e-4, "high": 3e-2, "log": True},
+                "batch_size": {"choices": [32, 64, 128]},
+                "weight_decay": {"low": 1e-4, "high": 1e-1, "log": True, "when": {"optimizer": ["adamw"]}},
+                "label_smoothing": {"low": 0.0, "high": 0.1},
+                "shift": {"low": 0, "high": 3},
+                "rotation": {"low": 0.0, "high": 15.0},
+            },
+            "search": {"trials": trials, "concurrency": concurrent, "cpus_per_trial": cpus},
+        }
+    )
+
+
+def record(folder: Path, configuration: Configuration) -> None:
+    """Trains the network for an epoch, and writes what a trial of it leaves."""
+    from pipeline import datasets
+    from pipeline.training import Fit
+
+    fit = Fit(configuration, datasets.load(configuration.data).for_training)
+    fit.run_epoch()
+    network = {f"network/{name}": value.numpy() for name, value in fit.network.state_dict().items()}
+    state = {f"state/{name}": value.numpy() for name, value in fit.state_tensors().items()}
+    np.savez(folder / _NETWORK, logits=fit.valid_logits, parameters=fit.parameter_count, **network, **state)
+
+
+class _Network:
+    def __init__(self, tensors: Tensors) -> None:
+        self._tensors = tensors
+
+    def state_dict(self) -> Tensors:
+        return self._tensors
+
+
+class SleepingFit:
+    """Has what the worker and the checkpoint ask of a Fit."""
+
+    def __init__(self, configuration: Configuration, data: TrainingData, device: str) -> None:
+        with np.load(Path(os.environ[FOLDER], _NETWORK)) as file:
+            tensors = dict(file)
+        self.valid_logits: NDArray[np.float32] = tensors["logits"]
+        self.parameter_count = int(tensors["parameters"])
+        self.network = _Network(_under("network/", tensors))
+        self.epoch = 0
+        self._state = _under("state/", tensors)
+        self._images, self._training = len(data.train), configuration.training
+        self._random = random.Random(configuration.training.seed)
+        self._quality = _quality(configuration) * self._random.lognormvariate(0, 0.2)
+
+    def run_epoch(self) -> Epoch:
+        if not self.epoch:
+            _wait_for_all(self._training.seed or 0)
+        seconds = float(os.environ[SECONDS]) * self._random.uniform(0.8, 1.2)  # or all would end together
+        time.sleep(seconds)
+        self.epoch += 1
+        loss = self._quality * (1 + 2 / self.epoch) * self._random.uniform(0.95, 1.05)
+        return Epoch(self.epoch, 1.2 * loss, loss, 1 - loss / 4, self._images / seconds)
+
+    def state_tensors(self) -> Tensors:
+        return self._state
+
+    def load_state_tensors(self, tensors: Tensors) -> None:
+        raise AssertionError("no trial is cut off here")
+
+    def latency_ms(self) -> float:
+        return 1.0
+
+
+def _wait_for_all(number: int) -> None:
+    """The first trials begin together.
+
+    Tune gives a trial that waits for its worker to start that of one that has ended, and gives up the other:
+    trials that are over before a worker has started would never let there be all workers.
+    """
+    folder, all_trials = Path(os.environ[FOLDER], "started"), int(os.environ[CONCURRENT])
+    if number < all_trials:
+        folder.mkdir(exist_ok=True)
+        Path(folder, str(number)).touch()
+        while len(os.listdir(folder)) < all_trials:
+            time.sleep(1)
+
+
+def _under(prefix: str, tensors: Tensors) -> Tensors:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _quality(configuration: Configuration) -> float:
+    """The last loss, but for chance: best at a rate of 0.005 and a dropout of 0.15."""
+    training = configuration.training
+    off = 0.4 * math.log10(training.learning_rate / 5e-3) ** 2 + 2 * (configuration.network.dropout - 0.15) ** 2
+    return 0.04 + 0.1 * off + 0.02 * (training.optimizer == "sgd")
+
+
+def _serialized(tensors: Tensors) -> bytes:
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+
+
+class Sleeper(TrialWorker):  # type: ignore[misc]  # final for all but this
+    """The worker of real sweeps, but for PyTorch."""
+
+    def setup(
+        self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str, threads: int
+    ) -> None:
+        training = ModuleType("pipeline.training")
+        training.Fit = SleepingFit  # type: ignore[attr-defined]
+        training.DivergenceError = FloatingPointError  # type: ignore[attr-defined]
+        sys.modules["pipeline.training"] = training
+        checkpoint._serialized = _serialized  # type: ignore[assignment]
+        torch = ModuleType("torch")
+        torch.set_num_threads = lambda threads: None  # type: ignore[attr-defined]
+        sys.modules["torch"] = torch
+        super().setup(config, sweep, data, device, threads)
+        del sys.modules["torch"]
