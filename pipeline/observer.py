@@ -77,11 +77,12 @@ class Observer(tune.Callback, tune.Stopper):
         """What ends the whole sweep, to be resumed: a storage that is full or away, or a study's database."""
         ended = [trial.number for trial in study.trials() if trial.ended is not None]
         self._with_network = {number for number in ended if checkpoint.has_network(files, number)}
-        self._complete: dict[int, Epoch] = {}
-        """Last epochs of the complete trials."""
-        for number, _ in study.ranked():
-            if record := checkpoint.load_record(files, number):
-                self._complete[number] = record.last
+        self._last: dict[State, dict[int, Epoch]] = {"COMPLETE": {}, "PRUNED": {}}
+        """Last epochs of the trials whose networks are kept."""
+        for trial in study.trials():
+            kept = trial.state in self._last and trial.number in self._with_network
+            if kept and (record := checkpoint.load_record(files, trial.number)):
+                self._last[trial.state][trial.number] = record.last
         self.progress = _progress(study, config.search, budget)
 
     def begin(self, *, alone: bool) -> None:
@@ -194,8 +195,8 @@ class Observer(tune.Callback, tune.Stopper):
         if self._fatal is not None:
             return
         view = self._views.pop(number, None)
-        if view and state == "COMPLETE":
-            self._complete[number] = view.epochs[-1]
+        if view and view.epochs and state in self._last:
+            self._last[state][number] = view.epochs[-1]
         self._forget_networks(number)
         if view:
             self._tracker.show(replace(view, state=state, reason=reason, ended=time.time()))
@@ -218,17 +219,17 @@ class Observer(tune.Callback, tune.Stopper):
         """Keeps the networks of the best trials alone, complete or stopped, that an ensemble could take."""
         checkpoint.forget_state(self._files, ended)
         self._with_network.add(ended)
-        last = self._complete
-        if not last:  # stopped trials are then all that an ensemble could be made of
-            stopped = {trial.number for trial in self._study.trials() if trial.state == "PRUNED"}
-            records = (checkpoint.load_record(self._files, n) for n in stopped & self._with_network)
-            last = {record.number: record.last for record in records if record}
+        # While none is complete, stopped trials are all that an ensemble could be made of.
+        last = self._last["COMPLETE"] or self._last["PRUNED"]
         by_loss = sorted(last, key=lambda number: (last[number].valid_loss, number))
         by_accuracy = sorted(last, key=lambda number: (-last[number].valid_accuracy, number))
         kept = {*by_loss[: self._keep], *by_accuracy[: self._keep]}
         for number in self._with_network - kept:
             checkpoint.forget_network(self._files, number)
         self._with_network &= kept
+        for each in self._last.values():  # what is not among the best now never will be
+            for number in each.keys() - kept:
+                del each[number]
 
     def _reason_to_stop(self, number: int, rows: list[Epoch], result: dict[str, Any]) -> str | None:
         if result["epoch"] == result["epochs"]:
@@ -271,14 +272,12 @@ def _worker_error(trial: Trial) -> str:
 
 def _progress(study: Study, search: SearchConfig, budget: TimeBudget) -> Progress:
     """The study's counts and best."""
-    states = Counter(trial.state for trial in study.trials())
-    ranked = study.ranked()
     return Progress(
         search.trials,
         search.quality,
         budget.end,
-        complete=states["COMPLETE"],
-        pruned=states["PRUNED"],
-        failed=states["FAIL"],
-        best=ranked[0] if ranked else None,
+        complete=study.ended["COMPLETE"],
+        pruned=study.ended["PRUNED"],
+        failed=study.ended["FAIL"],
+        best=study.best,
     )

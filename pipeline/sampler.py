@@ -23,6 +23,7 @@ from pipeline.search_space import SearchSpace
 
 Misfit = Callable[[Configuration], str | None]
 Parameters = dict[str, Any]
+_Key = tuple[tuple[str, Any], ...]
 
 _OWN_TRIES = 5  # then another way: GP and late CMA-ES repeat themselves, and GP takes 0.2 s or more
 _UNIFORM_TRIES = 100_000  # a space where fewer fit is one whose search would be hopeless anyway
@@ -47,6 +48,8 @@ class Sampler(BaseSampler):
         self._misfit = misfit
         self.given: Mapping[str, Any] = {}
         """Parameters that the next trial is to have."""
+        self._noted: set[int] = set()
+        self._of_ended: set[_Key] = set()
 
     def reseed_rng(self) -> None:
         """For Optuna, which calls it in processes that were forked."""
@@ -62,9 +65,7 @@ class Sampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Parameters:
         """The parameters of a trial that apply."""
-        tried = {
-            _key(each.params) for each in study.get_trials(deepcopy=False) if each.number != trial.number
-        }
+        tried = self._tried(study, trial)
         for _ in range(_OWN_TRIES):
             drawn = self._draw(self._sampler, study, trial)
             if drawn.keys() <= self.given.keys() or (self._fits(drawn) and _key(drawn) not in tried):
@@ -79,6 +80,19 @@ class Sampler(BaseSampler):
             if self._fits(drawn) and _key(drawn) not in tried:
                 return drawn
         raise RuntimeError("no configuration that fits was found")
+
+    def _tried(self, study: optuna.Study, trial: FrozenTrial) -> set[_Key]:
+        """What the other trials have. Those that have ended are looked at once: there may be thousands."""
+        running: set[_Key] = set()
+        for each in study.get_trials(deepcopy=False):
+            if each.number in self._noted or each.number == trial.number:
+                continue
+            if each.state.is_finished():
+                self._noted.add(each.number)
+                self._of_ended.add(_key(each.params))
+            else:
+                running.add(_key(each.params))
+        return self._of_ended | running
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
@@ -178,7 +192,7 @@ def any_admissible(
     return reason
 
 
-def _key(parameters: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+def _key(parameters: Mapping[str, Any]) -> _Key:
     return tuple(sorted(parameters.items()))
 
 

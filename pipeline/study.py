@@ -1,6 +1,7 @@
 """The Optuna study of a sweep: right states, lasting numbers, what is weak and what is best."""
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -56,12 +57,21 @@ class Study:
             self._study = optuna.create_study(
                 study_name=name, storage=storage, pruner=NopPruner(), directions=_directions(search)
             )
+        self._open: dict[int, optuna.Trial] = {}
+        self._reported: dict[int, int] = {}
+        # What is asked of the trials at every event is kept up to date: to go through thousands each time
+        # would take the longer, the more there have been.
+        self._at_rung: dict[int, dict[int, float]] = {rung: {} for rung in halving.rungs(space)}
+        self.ended: Counter[str] = Counter()
+        """How many of the sweep's own trials ended in each state."""
+        self.best: tuple[int, float] | None = None
+        """Number of the first of `ranked`, and its objective of validation."""
+        self.taken = 0
+        """Trials of an earlier sweep that are known."""
+        self._count_trials()
         # A resumed search would else draw again what it drew at first.
         self._sampler = Sampler(space, misfit, seed=(search.seed + len(self)) % 2**32)
         self._study.sampler = self._sampler
-        self._rungs = halving.rungs(space)
-        self._open: dict[int, optuna.Trial] = {}
-        self._reported: dict[int, int] = {}
 
     @property
     def optuna_study(self) -> optuna.Study:
@@ -86,12 +96,17 @@ class Study:
 
     def __len__(self) -> int:
         """The sweep's own trials so far, in whatever state."""
-        return len(self._own())
+        return len(self._study.get_trials(deepcopy=False)) - self.taken
 
-    @property
-    def taken(self) -> int:
-        """Trials of an earlier sweep that are known."""
-        return len(self._study.get_trials(deepcopy=False)) - len(self)
+    def _count_trials(self) -> None:
+        """Reads what the study knows already."""
+        every = self._study.get_trials(deepcopy=False)
+        self.taken = sum(_TAKEN_FROM in trial.user_attrs for trial in every)
+        for rung, values in self._at_rung.items():
+            curves = ((trial.number, _curve(trial)) for trial in every)
+            values.update({number: curve[rung] for number, curve in curves if rung in curve})
+        self.ended = Counter(trial.state for trial in self.trials() if trial.ended is not None)
+        self.best = next(iter(self.ranked()), None)
 
     def _own(self, *states: TrialState) -> list[FrozenTrial]:
         trials = self._study.get_trials(deepcopy=False, states=states or None)
@@ -111,6 +126,7 @@ class Study:
                     user_attrs={_TAKEN_FROM: sweep},
                 )
             )
+        self._count_trials()
 
     def ask(self) -> tuple[int, Configuration]:
         """A new trial's number and complete configuration."""
@@ -156,17 +172,19 @@ class Study:
             else:
                 self._open[number].set_user_attr(_CURVE.format(epoch), value)
             self._reported[number] = epoch
+            if epoch in self._at_rung:
+                self._at_rung[epoch][number] = value
 
     def is_weak(self, number: int, epoch: int) -> bool:
         """Whether successive halving stops the trial at what it reported for this epoch.
 
         The rungs are the study's own values, so that they outlive the process.
         """
-        if epoch not in self._rungs:
+        if epoch not in self._at_rung:
             return False
-        curves = {trial.number: _curve(trial) for trial in self._study.get_trials(deepcopy=False)}
-        others = [curve[epoch] for each, curve in curves.items() if epoch in curve and each != number]
-        return halving.is_weak(curves[number][epoch], others, self._search)
+        values = self._at_rung[epoch]
+        others = [value for each, value in values.items() if each != number]
+        return halving.is_weak(values[number], others, self._search)
 
     def tell(
         self, number: int, state: State, values: Sequence[float] | None = None, reason: str | None = None
@@ -177,6 +195,11 @@ class Study:
             trial.set_user_attr("reason", reason)
         self._study.tell(trial, values if state == "COMPLETE" else None, TrialState[state])
         del self._open[number]
+        self.ended[state] += 1
+        if state == "COMPLETE":
+            assert values, "a complete trial has its objectives"
+            ended = number, values[self._ranked_by]
+            self.best = min(self.best or ended, ended, key=self._rank)
 
     def trials(self) -> list[StudiedTrial]:
         """All trials of the sweep itself, in order of number."""
@@ -184,10 +207,18 @@ class Study:
 
     def ranked(self) -> list[tuple[int, float]]:
         """Numbers of the complete trials and their objective of validation, from best to worst."""
-        search = self._search
-        which, sign = search.objectives.index(search.quality), 1 if search.falls else -1
-        complete = [(trial.number, trial.values[which]) for trial in self.trials() if trial.values]
-        return sorted(complete, key=lambda pair: (sign * pair[1], pair[0]))
+        complete = [(trial.number, trial.values[self._ranked_by]) for trial in self.trials() if trial.values]
+        return sorted(complete, key=self._rank)
+
+    @property
+    def _ranked_by(self) -> int:
+        """Which of the objectives."""
+        return self._search.objectives.index(self._search.quality)
+
+    def _rank(self, complete: tuple[int, float]) -> tuple[float, int]:
+        """By which trials, each its number and objective of validation, are sorted from best to worst."""
+        number, value = complete
+        return value if self._search.falls else -value, number
 
     def pareto(self) -> list[int]:
         """Numbers of the complete trials that no other beats in all objectives."""

@@ -41,9 +41,15 @@ class Sweep:
         space = parse(SPACE.replace("SCHEDULER", scheduler))
         self.files = Storage(str(folder))
         self.study = Study(space, lambda configuration: None)
-        sweep: Any = SimpleNamespace(kept=SimpleNamespace(files=self.files), space=space, study=self.study)
+        self.space = space
+        self.observe()
+
+    def observe(self) -> None:
+        """Begins to observe, or, as the process of a sweep that goes on does, begins again."""
+        kept: Any = SimpleNamespace(files=self.files)
+        sweep: Any = SimpleNamespace(kept=kept, space=self.space, study=self.study)
         tracker: Any = SimpleNamespace(show=lambda view: None)
-        budget = TimeBudget(0.0, space.base, test_images=0)
+        budget = TimeBudget(0.0, self.space.base, test_images=0)
         self.observer = Observer(sweep, tracker, budget, lambda progress: None)
 
     def begin(self) -> Any:
@@ -97,6 +103,8 @@ def test_the_best_complete_ones_by_either_score_are_kept(seed: int, tmp_path: Pa
     complete: dict[int, tuple[float, float]] = {}
     for number in range(12):
         loss, accuracy = scores.random(), scores.choice([0.1, 0.5, 0.9])
+        if number == 6:
+            sweep.observe()
         trial = sweep.begin()
         if number % 4 == 3:
             sweep.train(trial, 2, loss, accuracy)

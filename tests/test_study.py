@@ -1,5 +1,7 @@
 """An Optuna study in a real journal: what is told is what is kept, and only what fits is proposed."""
 
+import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +123,23 @@ def test_an_opened_journal_has_the_same_trials_and_goes_on_counting(tmp_path: Pa
         ("RUNNING", None),
     ]
     assert again.ask()[0] == 4
+
+
+@pytest.mark.parametrize("objectives", [["valid_loss"], ["valid_accuracy"], ["parameters", "valid_accuracy"]])
+def test_what_is_kept_up_to_date_is_what_the_trials_say(objectives: list[str], tmp_path: Path) -> None:
+    space, place = override(DEEP, {"search.objectives": objectives}), Place(tmp_path / "journal")
+    study, chance = Study(space, misfit, place), random.Random(0)
+    assert (study.ended, study.best) == (Counter(), None)
+    for _ in range(20):
+        number, _configuration = study.ask()
+        state = chance.choice(["COMPLETE", "PRUNED", "FAIL"])
+        values = [chance.choice([0.1, 0.2, 0.3]) for _objective in objectives]  # some are equal
+        study.tell(number, state, values if state == "COMPLETE" else None)
+        assert study.ended == Counter(trial.state for trial in study.trials())
+        assert study.best == next(iter(study.ranked()), None)
+    study.ask()
+    again = Study(space, misfit, place)
+    assert (again.ended, again.best, len(again)) == (study.ended, study.best, 21)
 
 
 def test_a_trials_parameters_are_those_of_its_configuration(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def run() -> None:
 def sweep(trials: int, concurrent: int, epochs: int, seconds: float) -> None:
     """A whole sweep in a process of its own, and what it measured."""
     with tempfile.TemporaryDirectory() as folder:
-        _call("-c", f"from tests.bench.scale import *; _record({folder!r})")
+        _call("-c", f"from tests.bench.scale import _record; _record({folder!r})")
         given = {"trials": trials, "concurrent": concurrent, "epochs": epochs, "seconds": seconds}
         step = max(1, min(200, trials // 10))
         _call("-m", "tests.bench.scale_driver", json.dumps({**given, "folder": folder, "step": step}))
@@ -59,8 +59,8 @@ def _tell(measured: dict[str, Any]) -> None:
     trials, wall = last["done"] - first["done"], last["wall"] - first["wall"]
     epochs = len([call for call in calls["Observer.__call__"] if call[0] >= first["done"]])
     print(
-        f"{trials} trials, {epochs} epochs in {wall:.0f} s: {trials / wall:.1f} trials and {epochs / wall:.1f} "
-        f"epochs a second, {measured['running']:.0f} running on average; {measured['states']}"
+        f"{trials} trials, {epochs} epochs in {wall:.0f} s, {measured['running']:.0f} running on average: "
+        f"{trials / wall:.1f} trials and {epochs / wall:.1f} epochs a second; {measured['states']}"
     )
     cpu = last["cpu"] - first["cpu"]
     print(
@@ -77,8 +77,9 @@ def _tell(measured: dict[str, Any]) -> None:
     rows, requests = (last["written"][key] - first["written"].get(key, 0) for key in ("rows", "calls"))
     busy = sum(call[2] for call in calls["SweepRuns.show_trial"] if call[0] >= first["done"])
     print(
-        f"MLflow: {rows / wall:.0f} rows a second in {requests / wall:.0f} requests, of {rows / busy:.0f} that it "
-        f"takes at most; after the last trial {measured['backlog']} trials waited, for {measured['settled']:.1f} s"
+        f"MLflow: {rows / wall:.0f} rows a second in {requests / wall:.0f} requests, of {rows / busy:.0f} "
+        f"rows that it could take; after the last trial {measured['backlog']} trials waited, "
+        f"for {measured['settled']:.1f} s"
     )
     print(f"final stage: {measured['final']['wall']:.0f} s, {measured['final']['cpu']:.0f} of them CPU")
     print("CPU ms of a call after so many trials:")
@@ -186,7 +187,13 @@ class _Driven:
             for epoch in range(1, EPOCHS + 1):
                 loss = 0.01 * (1 + 2 / epoch)
                 trial.last_result = {
-                    **{"number": number, "epoch": epoch, "epochs": EPOCHS, "seconds": epoch, "train_loss": loss},
+                    **{
+                        "number": number,
+                        "epoch": epoch,
+                        "epochs": EPOCHS,
+                        "seconds": epoch,
+                        "train_loss": loss,
+                    },
                     **{"valid_loss": loss, "valid_accuracy": 1 - loss, "images_per_second": 1e4},
                 }
                 timed("epochs", lambda result=trial.last_result: observer("", result))

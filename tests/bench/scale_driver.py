@@ -94,7 +94,7 @@ def main(trials: int, concurrent: int, epochs: int, seconds: float, folder: str,
 def _stand_in(
     clock: Clock, samples: list[Figures], figures: Figures, process: psutil.Process, children: "_Children"
 ) -> None:
-    """Puts the sleeping worker in its place, clocks around methods, and a wait for MLflow after the trials."""
+    """Puts the sleeping worker in its place, and clocks around methods; has MLflow waited for by itself."""
     from mlflow import MlflowClient
 
     from pipeline import sweep, workflow
@@ -158,14 +158,14 @@ class _Children:
         return {"ray": service, "workers": len(memory), "worker": max(memory, default=0)}
 
 
-def _sample(
-    done: int, running: int, clock: Clock, process: psutil.Process, children: _Children
-) -> Figures:
+def _sample(done: int, running: int, clock: Clock, process: psutil.Process, children: _Children) -> Figures:
     native = {thread.native_id: thread.name for thread in threading.enumerate()}
     by_thread: Counter[str] = Counter()
     for thread in process.threads():
         name = native.get(thread.id, "ray")
-        by_thread[name if name in ("MainThread", "tracking") else "ray"] += thread.user_time + thread.system_time
+        by_thread[name if name in ("MainThread", "tracking") else "ray"] += (
+            thread.user_time + thread.system_time
+        )
     return {
         "done": done,
         "running": running,

@@ -125,7 +125,7 @@ def _wait_for_all(number: int) -> None:
     if number < all_trials:
         folder.mkdir(exist_ok=True)
         Path(folder, str(number)).touch()
-        while len(os.listdir(folder)) < all_trials:
+        while sum(1 for _ in folder.iterdir()) < all_trials:
             time.sleep(1)
 
 
@@ -136,7 +136,9 @@ def _under(prefix: str, tensors: Tensors) -> Tensors:
 def _quality(configuration: Configuration) -> float:
     """The last loss, but for chance: best at a rate of 0.005 and a dropout of 0.15."""
     training = configuration.training
-    off = 0.4 * math.log10(training.learning_rate / 5e-3) ** 2 + 2 * (configuration.network.dropout - 0.15) ** 2
+    off = (
+        0.4 * math.log10(training.learning_rate / 5e-3) ** 2 + 2 * (configuration.network.dropout - 0.15) ** 2
+    )
     return 0.04 + 0.1 * off + 0.02 * (training.optimizer == "sgd")
 
 
