@@ -81,12 +81,13 @@ def _tell(measured: dict[str, Any]) -> None:
         f"rows that it could take; after the last trial {measured['backlog']} trials waited, "
         f"for {measured['settled']:.1f} s"
     )
-    print(f"final stage: {measured['final']['wall']:.0f} s, {measured['final']['cpu']:.0f} of them CPU")
+    final = measured["final"]
+    print(f"final stage: {final['wall']:.0f} s, {final['cpu']:.0f} of CPU; {final['files']} calls for files")
     print("CPU ms of a call after so many trials:")
     marks = [mark for mark in SIZES if mark <= last["done"]] or [last["done"]]
     for name, each in calls.items():
         means = ", ".join(f"{mark}: {_near(each, mark):.2f}" for mark in marks)
-        print(f"  {name} ({len(each) / trials:.1f} a trial) {means}")
+        print(f"  {name} ({measured['called'].get(name, 0) / last['done']:.1f} a trial) {means}")
 
 
 def _near(calls: Sequence[Sequence[float]], mark: int) -> float:

@@ -96,11 +96,13 @@ def _stand_in(
 ) -> None:
     """Puts the sleeping worker in its place, and clocks around methods; has MLflow waited for by itself."""
     from mlflow import MlflowClient
+    from optuna.storages.journal import JournalFileBackend
 
     from pipeline import sweep, workflow
     from pipeline.observer import Observer
     from pipeline.runs import SweepRuns
     from pipeline.sampler import Sampler
+    from pipeline.storage import Storage
     from pipeline.study import Study
 
     sweep.TrialWorker = sleeper.Sleeper  # type: ignore[misc]
@@ -109,6 +111,8 @@ def _stand_in(
         Sampler: ("sample_relative",),
         Observer: ("__call__", "on_trial_start", "on_trial_complete"),
         SweepRuns: ("show_trial",),
+        JournalFileBackend: ("append_logs",),
+        Storage: ("read", "write", "exists", "remove", "names"),
     }.items():
         for method in methods:
             clock.on(owner, method)
@@ -120,12 +124,16 @@ def _stand_in(
 
     def settled(opened: Any, tracker: Any, started: float) -> Any:
         samples.append(_sample(clock.trials, 0, clock, process, children))
+        figures["called"] = {name: len(calls) for name, calls in clock.calls.items()}
         figures["backlog"], begin = len(tracker._pending), time.monotonic()
         tracker.settle()
         figures["settled"] = time.monotonic() - begin
         begin, cpu = time.monotonic(), time.process_time()
         outcome = finish(opened, tracker, started)
-        figures["final"] = {"wall": time.monotonic() - begin, "cpu": time.process_time() - cpu}
+        files = sum(len(calls) for name, calls in clock.calls.items() if name.startswith("Storage."))
+        files -= sum(count for name, count in figures["called"].items() if name.startswith("Storage."))
+        spent = {"wall": time.monotonic() - begin, "cpu": time.process_time() - cpu}
+        figures["final"] = {**spent, "files": files}
         return outcome
 
     workflow._finish = settled
