@@ -68,6 +68,7 @@ class Study:
         """Number of the first of `ranked`, and its objective of validation."""
         self.taken = 0
         """Trials of an earlier sweep that are known."""
+        self._own_trials = 0
         self._count_trials()
         # A resumed search would else draw again what it drew at first.
         self._sampler = Sampler(space, misfit, seed=(search.seed + len(self)) % 2**32)
@@ -96,12 +97,13 @@ class Study:
 
     def __len__(self) -> int:
         """The sweep's own trials so far, in whatever state."""
-        return len(self._study.get_trials(deepcopy=False)) - self.taken
+        return self._own_trials
 
     def _count_trials(self) -> None:
         """Reads what the study knows already."""
         every = self._study.get_trials(deepcopy=False)
         self.taken = sum(_TAKEN_FROM in trial.user_attrs for trial in every)
+        self._own_trials = len(every) - self.taken
         for rung, values in self._at_rung.items():
             curves = ((trial.number, _curve(trial)) for trial in every)
             values.update({number: curve[rung] for number, curve in curves if rung in curve})
@@ -132,7 +134,9 @@ class Study:
         """A new trial's number and complete configuration."""
         first = self._space.try_first[len(self) :]
         self._sampler.given = first[0] if first else {}
-        return self._begin(self._study.ask())
+        trial = self._study.ask()
+        self._own_trials += 1
+        return self._begin(trial)
 
     def _begin(self, trial: optuna.Trial) -> tuple[int, Configuration]:
         for name in self._space.searched:

@@ -55,7 +55,7 @@ def _call(*arguments: str) -> None:
 
 
 def _tell(measured: dict[str, Any]) -> None:
-    calls, (first, *_, last) = measured["calls"], measured["samples"]
+    calls, (first, *_, last, ended) = measured["calls"], measured["samples"]
     trials, wall = last["done"] - first["done"], last["wall"] - first["wall"]
     epochs = len([call for call in calls["Observer.__call__"] if call[0] >= first["done"]])
     print(
@@ -74,6 +74,10 @@ def _tell(measured: dict[str, Any]) -> None:
     grown = (last["uss"] - first["uss"]) / trials * 1000
     print(f"driver's memory: {last['uss'] / MIB:.0f} MiB its own, {grown / MIB:+.0f} in 1,000 trials")
     print(f"workers: {first['workers']}, the largest {first['worker'] / MIB:.0f} MiB its own")
+    grown, took = (ended["uss"] - last["uss"]) / MIB, ended["cpu"] - last["cpu"]
+    print(
+        f"until Tune has ended all: {ended['wall'] - last['wall']:.0f} s, {took:.1f} of CPU; {grown:+.0f} MiB"
+    )
     rows, requests = (last["written"][key] - first["written"].get(key, 0) for key in ("rows", "calls"))
     busy = sum(call[2] for call in calls["SweepRuns.show_trial"] if call[0] >= first["done"])
     print(
