@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _RECORD, _WEIGHTS, _LOGITS = "trial.json", "weights.safetensors", "valid_logits.npy"
 _STATE = "state.safetensors"
+_AT_A_TIME = 16  # files of several trials: an object store takes tens of milliseconds for each
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,14 @@ def has_network(sweep: Storage, number: int) -> bool:
     return place.exists(_RECORD) and place.exists(_WEIGHTS)
 
 
+def with_network(sweep: Storage, numbers: Iterable[int]) -> set[int]:
+    """Those of the trials that have a network; see `has_network`."""
+    asked = list(numbers)
+    with ThreadPoolExecutor(_AT_A_TIME) as readers:
+        has = readers.map(lambda number: has_network(sweep, number), asked)
+        return {number for number, there in zip(asked, has, strict=True) if there}
+
+
 def forget_network(sweep: Storage, number: int) -> None:
     """Removes what only a member of an ensemble needs; the record and the logits stay."""
     (sweep / folder(number)).remove(_WEIGHTS)
@@ -115,6 +125,13 @@ def load_record(sweep: Storage, number: int) -> TrialRecord | None:
     configuration = Configuration.model_validate_json(json.dumps(row.pop("configuration")))
     epochs = tuple(Epoch(**epoch) for epoch in row.pop("epochs"))
     return TrialRecord(configuration=configuration, epochs=epochs, **row)
+
+
+def load_records(sweep: Storage, numbers: Iterable[int]) -> dict[int, TrialRecord]:
+    """The records of those of the trials that finished an epoch."""
+    with ThreadPoolExecutor(_AT_A_TIME) as readers:
+        records = readers.map(lambda number: load_record(sweep, number), numbers)
+        return {record.number: record for record in records if record}
 
 
 def load_logits(sweep: Storage, number: int) -> NDArray[np.float32]:

@@ -146,11 +146,9 @@ def _score_and_export(
 def _candidates(kept: SweepRecord, studied: Sequence[StudiedTrial]) -> list[int]:
     """The complete trials; where time left none, the stopped ones that finished an epoch."""
     for state in ("COMPLETE", "PRUNED"):
-        found = [
-            t.number for t in studied if t.state == state and checkpoint.has_network(kept.files, t.number)
-        ]
+        found = checkpoint.with_network(kept.files, (t.number for t in studied if t.state == state))
         if found:
-            return found
+            return sorted(found)
     reasons = "".join(f"\n  trial {t.number}: {t.state} {t.reason or ''}" for t in studied)
     raise WorkError(f"sweep {kept.name}: no trial finished an epoch, so there is no ensemble{reasons}")
 

@@ -2,7 +2,8 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, final
 
 from optuna.storages.journal import BaseJournalBackend
@@ -25,6 +26,22 @@ class ObjectJournal(BaseJournalBackend):
         self._first: int | None = None
         """Number of the first entry of the last object, once this process appends."""
         self._last: list[dict[str, Any]] = []
+        self._gathers = False
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Has what is appended in the context written at its end, in one request instead of one an entry.
+
+        Raises:
+            StorageError: where the store does not take it; this process then knows more than the store.
+        """
+        self._gathers = True
+        try:
+            yield
+        finally:
+            self._gathers = False
+            if self._first is not None:
+                self._write(self._last)
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """Entries from a number on, from 0."""
@@ -42,11 +59,18 @@ class ObjectJournal(BaseJournalBackend):
             self._first = starts[-1] if starts else 0
             self._last = self._read(self._first) if starts else []
         if len(self._last) >= _SEGMENT:
+            if self._gathers:
+                self._write(self._last)
             self._first, self._last = self._first + len(self._last), []
         # As they will be read, where an enumeration is its value.
         grown = [*self._last, *(json.loads(json.dumps(entry)) for entry in logs)]
-        self._files.write(_name(self._first), "".join(json.dumps(entry) + "\n" for entry in grown).encode())
+        if not self._gathers:
+            self._write(grown)
         self._last = grown
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
+        assert self._first is not None
+        self._files.write(_name(self._first), "".join(json.dumps(each) + "\n" for each in entries).encode())
 
     def _starts(self) -> list[int]:
         return [int(name.removesuffix(".jsonl")) for name in self._files.names()]

@@ -75,14 +75,13 @@ class Observer(tune.Callback, tune.Stopper):
         """Trials that ran out of memory beside others, and with what words; each is to be tried alone."""
         self._fatal: Exception | None = None
         """What ends the whole sweep, to be resumed: a storage that is full or away, or a study's database."""
-        ended = [trial.number for trial in study.trials() if trial.ended is not None]
-        self._with_network = {number for number in ended if checkpoint.has_network(files, number)}
+        ended = {trial.number: trial.state for trial in study.trials() if trial.ended is not None}
+        self._with_network = checkpoint.with_network(files, ended)
         self._last: dict[State, dict[int, Epoch]] = {"COMPLETE": {}, "PRUNED": {}}
         """Last epochs of the trials whose networks are kept."""
-        for trial in study.trials():
-            kept = trial.state in self._last and trial.number in self._with_network
-            if kept and (record := checkpoint.load_record(files, trial.number)):
-                self._last[trial.state][trial.number] = record.last
+        for number, record in checkpoint.load_records(files, self._with_network).items():
+            if ended[number] in self._last:
+                self._last[ended[number]][number] = record.last
         self.progress = _progress(study, config.search, budget)
 
     def begin(self, *, alone: bool) -> None:

@@ -16,7 +16,7 @@ from pipeline import halving
 from pipeline.config import Configuration, SearchConfig
 from pipeline.sampler import Misfit, Sampler
 from pipeline.search_space import SearchSpace
-from pipeline.study_place import MEMORY, Place
+from pipeline.study_place import MEMORY, Place, at_once
 
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
 
@@ -50,7 +50,7 @@ class Study:
         self._space = space
         self._search = search = space.base.search
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = place.storage()
+        self._storage = storage = place.storage()
         try:
             self._study = optuna.load_study(study_name=name, storage=storage, pruner=NopPruner())
         except KeyError:
@@ -134,9 +134,10 @@ class Study:
         """A new trial's number and complete configuration."""
         first = self._space.try_first[len(self) :]
         self._sampler.given = first[0] if first else {}
-        trial = self._study.ask()
-        self._own_trials += 1
-        return self._begin(trial)
+        with at_once(self._storage):
+            trial = self._study.ask()
+            self._own_trials += 1
+            return self._begin(trial)
 
     def _begin(self, trial: optuna.Trial) -> tuple[int, Configuration]:
         for name in self._space.searched:

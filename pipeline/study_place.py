@@ -1,6 +1,9 @@
 """Where an Optuna study is kept."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import final
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
@@ -34,10 +37,27 @@ class Place:
                 where, why = shown(self.url), scrubbed(last_line(error))
                 raise InputError(f"OPTUNA_STORAGE = {where}: cannot be opened: {why}") from None
         if self.journal:
-            in_file = self.journal.is_local
-            backend = JournalFileBackend(self.journal.root) if in_file else ObjectJournal(self.journal)
-            return JournalStorage(backend)
+            if not self.journal.is_local:
+                return _ObjectJournalStorage(ObjectJournal(self.journal))
+            return JournalStorage(JournalFileBackend(self.journal.root))
         return InMemoryStorage()
+
+
+@final
+class _ObjectJournalStorage(JournalStorage):
+    def __init__(self, journal: ObjectJournal) -> None:
+        super().__init__(journal)
+        self.journal = journal
+
+
+@contextmanager
+def at_once(storage: BaseStorage) -> Iterator[None]:
+    """In an object store, where each entry is a request, writes those of the context in one."""
+    if isinstance(storage, _ObjectJournalStorage):
+        with storage.journal.gathered():
+            yield
+    else:
+        yield
 
 
 MEMORY = Place()

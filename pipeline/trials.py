@@ -19,18 +19,19 @@ ENDED = ("COMPLETE", "PRUNED", "FAIL")
 
 def views(sweep: OpenSweep) -> Iterator[TrialView]:
     """What MLflow is to show of each trial that has ended."""
-    for trial in sweep.study.trials():
-        if trial.ended is not None:
-            left = checkpoint.load_record(sweep.kept.files, trial.number)
-            yield TrialView(
-                trial.number,
-                sweep.space.settings(trial.parameters, trial.number),
-                trial.started,
-                trial.ended,
-                trial.state,
-                trial.reason,
-                left.epochs if left else (),
-            )
+    ended = [trial for trial in sweep.study.trials() if trial.ended is not None]
+    records = checkpoint.load_records(sweep.kept.files, (trial.number for trial in ended))
+    for trial in ended:
+        left = records.get(trial.number)
+        yield TrialView(
+            trial.number,
+            sweep.space.settings(trial.parameters, trial.number),
+            trial.started,
+            trial.ended,
+            trial.state,
+            trial.reason,
+            left.epochs if left else (),
+        )
 
 
 def table(sweep: OpenSweep, runs: Mapping[int, str]) -> "pd.DataFrame":
@@ -52,8 +53,9 @@ def table_of(kept: SweepRecord, space: SearchSpace, studied: Sequence[StudiedTri
     import pandas as pd
 
     rows = []
+    records = checkpoint.load_records(kept.files, (trial.number for trial in studied))
     for trial in studied:
-        left = checkpoint.load_record(kept.files, trial.number)
+        left = records.get(trial.number)
         rows.append(
             {
                 "trial": trial.number,
@@ -75,10 +77,10 @@ def table_of(kept: SweepRecord, space: SearchSpace, studied: Sequence[StudiedTri
 def images_trained(sweep: OpenSweep) -> int:
     """Training images that the trials saw: their epochs in whole batches."""
     train, seen = len(sweep.dataset.train), 0
-    for trial in sweep.study.trials():
-        if left := checkpoint.load_record(sweep.kept.files, trial.number):
-            batch = min(left.configuration.training.batch_size, train)
-            seen += len(left.epochs) * (train - train % batch)
+    numbers = (trial.number for trial in sweep.study.trials())
+    for left in checkpoint.load_records(sweep.kept.files, numbers).values():
+        batch = min(left.configuration.training.batch_size, train)
+        seen += len(left.epochs) * (train - train % batch)
     return seen
 
 

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from pipeline import geometry
 from pipeline.config import Configuration
+from pipeline.object_journal import ObjectJournal
 from pipeline.sampler import any_admissible
 from pipeline.search_space import SearchSpace, override, parse
 from pipeline.storage import Storage
@@ -125,9 +126,23 @@ def test_an_opened_journal_has_the_same_trials_and_goes_on_counting(tmp_path: Pa
     assert again.ask()[0] == 4
 
 
+def test_entries_that_are_gathered_are_one_request_and_seen_at_once(tmp_path: Path) -> None:
+    journal, numbers = ObjectJournal(Storage(str(tmp_path))), list(range(450))
+    journal.append_logs([{"n": 0}])
+    with journal.gathered():
+        for number in numbers[1:150]:
+            journal.append_logs([{"n": number}])
+        assert [entry["n"] for entry in journal.read_logs(0)] == numbers[:150]
+        assert len(list(ObjectJournal(Storage(str(tmp_path))).read_logs(0))) == 1
+    with journal.gathered():
+        for number in numbers[150:]:  # in more objects than one
+            journal.append_logs([{"n": number}])
+    assert [entry["n"] for entry in ObjectJournal(Storage(str(tmp_path))).read_logs(0)] == numbers
+
+
 @pytest.mark.parametrize("objectives", [["valid_loss"], ["valid_accuracy"], ["parameters", "valid_accuracy"]])
 def test_what_is_kept_up_to_date_is_what_the_trials_say(objectives: list[str], tmp_path: Path) -> None:
-    space, place = override(DEEP, {"search.objectives": objectives}), Place(tmp_path / "journal")
+    space, place = override(DEEP, {"search.objectives": objectives}), at(tmp_path / "journal")
     study, chance = Study(space, misfit, place), random.Random(0)
     assert (study.ended, study.best) == (Counter(), None)
     for _ in range(20):

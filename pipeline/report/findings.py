@@ -101,9 +101,9 @@ def gather(sweep: OpenSweep) -> Findings:
     """Reads what a sweep has left so far. It may still be running."""
     kept, space, dataset, study = sweep.kept, sweep.space, sweep.dataset, sweep.study
     order = tuple(number for number, _ in study.ranked())
-    trials = tuple(
-        Trial(studied, checkpoint.load_record(kept.files, studied.number)) for studied in study.trials()
-    )
+    all_trials = study.trials()
+    records = checkpoint.load_records(kept.files, (studied.number for studied in all_trials))
+    trials = tuple(Trial(studied, records.get(studied.number)) for studied in all_trials)
     result, examined = kept.result, evidence.load(kept.files)
     members = [member["trial"] for member in result.ensemble["members"]] if result else []
     if examined and [member.trial for member in examined.members] != members:
@@ -129,9 +129,8 @@ def _ensembled(
     kept: SweepRecord, space: SearchSpace, dataset: Dataset, trials: tuple[Trial, ...]
 ) -> tuple[Ensembled, ...]:
     """Ensembles of the complete trials whose networks were kept."""
-    numbers = [
-        t.number for t in trials if t.state == "COMPLETE" and checkpoint.has_network(kept.files, t.number)
-    ]
+    complete = (t.number for t in trials if t.state == "COMPLETE")
+    numbers = sorted(checkpoint.with_network(kept.files, complete))
     logits = {number: checkpoint.load_logits(kept.files, number) for number in numbers}
     if not logits:
         return ()

@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.bench import handshake, memory, overhead, report, start
+from tests.bench import handshake, memory, overhead, report, scale, start
 
 BENCHMARKS = {
     "handshake": handshake.run,
@@ -10,6 +10,7 @@ BENCHMARKS = {
     "overhead": overhead.run,
     "memory": memory.run,
     "report": report.run,
+    "scale": scale.run,
 }
 
 
