@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.bench import handshake, memory, overhead, report, scale, start
+from tests.bench import handshake, memory, overhead, report, scale, start, stores
 
 BENCHMARKS = {
     "handshake": handshake.run,
@@ -11,6 +11,7 @@ BENCHMARKS = {
     "memory": memory.run,
     "report": report.run,
     "scale": scale.run,
+    "stores": stores.run,
 }
 
 

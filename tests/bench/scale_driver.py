@@ -64,7 +64,12 @@ def main(trials: int, concurrent: int, epochs: int, seconds: float, folder: str,
     logging.basicConfig(level=logging.WARNING)
     clock, samples, figures, running = Clock(), [], {}, []
     space = sleeper.space(trials, concurrent, epochs, cpus=(os.cpu_count() or 1) / concurrent)
-    environment = {sleeper.FOLDER: folder, sleeper.SECONDS: seconds, sleeper.CONCURRENT: concurrent}
+    environment = {
+        sleeper.FOLDER: folder,
+        sleeper.SECONDS: seconds,
+        sleeper.CONCURRENT: concurrent,
+        "RAY_worker_niceness": 0,  # by Ray's 15 the workers would hardly start on a machine that is busy
+    }
     os.environ.update({name: str(value) for name, value in environment.items()})
     process, children = psutil.Process(), _Children()
     _stand_in(clock, samples, figures, process, children)
