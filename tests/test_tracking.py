@@ -147,6 +147,7 @@ def guarded_mlflow(folder: Path, port: int) -> Iterator[str]:
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
         "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "for a test",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # nine more processes, for language models
     }
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(
@@ -174,7 +175,7 @@ def wait_until_it_lets_in(uri: str) -> None:
     raise AssertionError("the server did not start")
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_real_login_is_refused_when_wrong_and_kept_to_itself_when_right(tmp_path: Path) -> None:
     pytest.importorskip("flask_wtf", reason="MLflow's login needs it")
     (tmp_path / "space.toml").write_text(SMALL_SPACE)
