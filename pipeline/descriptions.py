@@ -63,15 +63,14 @@ def trial(kept: SweepRecord, space: SearchSpace, view: TrialView, standing: Stan
         lines.append(f"A member of the ensemble, with weight **{standing.weight:.3f}**.")
     elif standing:
         lines.append("Not in the ensemble.")
-    searched = {name: view.settings[name] for name in space.searched if name in view.settings}
+    searched = [
+        (f"`{name}`", markdown.code(view.settings[name])) for name in space.searched if name in view.settings
+    ]
     commands = {
         f"{kept.command('replay')} {view.number}": "run it again outside Ray: is its curve the same?",
         f"{kept.command('show')} features --trial {view.number}": "what each of its layers makes of an image",
     }
-    table = markdown.table(
-        ("searched", "value"), [(f"`{name}`", markdown.code(value)) for name, value in searched.items()]
-    )
-    return "\n\n".join([" ".join(lines), table, _commands(commands)])
+    return "\n\n".join([" ".join(lines), *_part("Searched", searched), *_commands(commands)])
 
 
 def sweep(
@@ -100,11 +99,10 @@ def sweep(
     if outcome:
         found = _result(outcome)
     pages = " · ".join(markdown.link(what, page) for what, page in links.items())
-    searched = [(f"`{name}`", _among(of.given), _condition(of.given)) for name, of in space.searched.items()]
+    searched = [(f"`{name}`", _among(of.given)) for name, of in space.searched.items()]
     commands = {kept.command(verb): meaning for verb, meaning in _VERBS.items()}
-    table = markdown.table(("searched", "among", "only with"), searched)
-    parts = [found, pages, what, _places(outcome) if outcome else "", table, _commands(commands)]
-    return "\n\n".join(part for part in parts if part)
+    parts = [found, pages, what, _places(outcome) if outcome else ""]
+    return "\n\n".join([part for part in parts if part] + _part("Searched", searched) + _commands(commands))
 
 
 def ensemble(kept: SweepRecord, scored: ScoredEnsemble, pages: Mapping[int, str | None], model: str) -> str:
@@ -119,9 +117,8 @@ def ensemble(kept: SweepRecord, scored: ScoredEnsemble, pages: Mapping[int, str 
     members = [
         (
             markdown.link(f"trial {member.trial}", pages.get(member.trial)),
-            f"{member.weight:.3f}",
-            markdown.percent(member.valid_accuracy),
-            markdown.percent(member.test_accuracy),
+            f"weight {member.weight:.3f}, {markdown.percent(member.valid_accuracy)} right in validation, "
+            f"{markdown.percent(member.test_accuracy)} in the test",
         )
         for member in scored.members
     ]
@@ -135,8 +132,7 @@ def ensemble(kept: SweepRecord, scored: ScoredEnsemble, pages: Mapping[int, str 
         f"{markdown.percent(scored.valid_accuracy)} right (loss {scored.valid_loss:.4f}). "
         f"The test set was read {reads}."
     )
-    table = markdown.table(("member", "weight", "validation", "test"), members)
-    return "\n\n".join([what, score, table, _use(model), _export(kept.command("export"))])
+    return "\n\n".join([what, score, markdown.listing(members), _use(model), _export(kept.command("export"))])
 
 
 def model(dataset: Dataset) -> str:
@@ -248,18 +244,23 @@ def _export(command: str) -> str:
     )
 
 
-def _commands(commands: Mapping[str, str]) -> str:
-    rows = [(markdown.code(command), meaning) for command, meaning in commands.items()]
-    return "In a terminal:\n\n" + markdown.table(("type", "for"), rows)
+def _commands(commands: Mapping[str, str]) -> list[str]:
+    return _part("In a terminal", [(markdown.code(command), said) for command, said in commands.items()])
+
+
+def _part(title: str, items: list[tuple[str, str]]) -> list[str]:
+    """A list under its title; nothing where there are no items."""
+    return [f"{title}:", markdown.listing(items)] if items else []
 
 
 def _among(given: Mapping[str, Any]) -> str:
-    """What a parameter is drawn from, as its table in the search-space file says."""
+    """What a parameter is drawn from, and beside what, as its table in the search-space file says."""
     if "choices" in given:
-        return ", ".join(map(markdown.code, given["choices"]))
-    step = f" in steps of {given['step']:g}" if "step" in given else ""
-    return f"{given['low']:g} to {given['high']:g}{step}{', by its logarithm' if given.get('log') else ''}"
-
-
-def _condition(given: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{name}` = {markdown.code(value)}" for name, value in given.get("when", {}).items())
+        told = ", ".join(map(markdown.code, given["choices"]))
+    else:
+        step = f" in steps of {given['step']:g}" if "step" in given else ""
+        told = (
+            f"{given['low']:g} to {given['high']:g}{step}{', by its logarithm' if given.get('log') else ''}"
+        )
+    conditions = [f"`{name}` = {markdown.code(value)}" for name, value in given.get("when", {}).items()]
+    return told + (f"; only with {', '.join(conditions)}" if conditions else "")

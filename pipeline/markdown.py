@@ -1,17 +1,12 @@
 """Pieces of Markdown from what may hold any character."""
 
 import re
-from collections.abc import Sequence
-
-_GAP = "\u2003"  # MLflow's page leaves none between columns
+from collections.abc import Iterable
 
 
-def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Without the columns that are empty in every row; nothing where there are no rows."""
-    used = [place for place in range(len(header)) if any(row[place] for row in rows)]
-    lines = [f"{_GAP} | ".join(row[place] for place in used) for row in (header, *rows)]
-    lines.insert(1, " | ".join(["---"] * len(used)))
-    return "\n".join(f"| {line} |" for line in lines) if rows else ""
+def listing(items: Iterable[tuple[str, str]]) -> str:
+    """Things and what is said of each; MLflow's page leaves no room between the columns of a table."""
+    return "\n".join(f"- {thing}: {said}" for thing, said in items)
 
 
 def link(text: str, page: str | None) -> str:

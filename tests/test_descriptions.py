@@ -100,7 +100,7 @@ def outcome(reads: int = 1) -> Outcome:
             TrialView(17, {}, 0.0, 1.0, "FAIL", "loss is nan | <b>in</b>\nepoch 1"),
             None,
             ["failed after 0 epochs: loss is nan \\| \\<b\\>in\\</b\\> epoch 1."],
-            ["right", "searched"],
+            ["right", "Searched"],
         ),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_trial(
     told = descriptions.trial(kept, SPACE_, view, standing)
     assert [part for part in says if part not in told] == []
     assert [part for part in omits if part in told] == []
-    assert ("`network.dense`\u2003 | `[256, 64]`" in told) == ("network.dense" in view.settings)
+    assert ("- `network.dense`: `[256, 64]`" in told) == ("network.dense" in view.settings)
     assert f"`convene replay small --storage {kept.storage.root} 17`" in told
 
 
@@ -125,10 +125,10 @@ def test_a_sweep_tells_the_answer_first(kept: SweepRecord, digits: Dataset) -> N
     assert told[1] == "[Leaderboard](#/there)"
     rest = "\n".join(told[2:])
     for part in (
-        "| `network.depth`\u2003 | 1 to 3\u2003 |",
-        "| `network.width`\u2003 | `8`, `16`, `24`, `32`\u2003 |",
-        "`network.dense_dropout`\u2003 | 0 to 0.5\u2003 | `dense` = `[128, [256, 64]]`",
-        "| `training.learning_rate`\u2003 | 0.0001 to 0.03, by its logarithm\u2003 |",
+        "- `network.depth`: 1 to 3\n",
+        "- `network.width`: `8`, `16`, `24`, `32`\n",
+        "- `network.dense_dropout`: 0 to 0.5; only with `dense` = `[128, [256, 64]]`\n",
+        "- `training.learning_rate`: 0.0001 to 0.03, by its logarithm\n",
         "`/there/exports/ensemble`",
         f"`convene resume small --storage {kept.storage.root}`",
     ):
@@ -145,8 +145,8 @@ def test_a_sweep_before_and_after_a_second_opening(kept: SweepRecord, digits: Da
 
 def test_an_ensemble(kept: SweepRecord) -> None:
     told = descriptions.ensemble(kept, outcome().scored, {7: "#/seven", 2: None}, "models:/digits-ensemble/3")
-    assert "| [trial 7](#/seven)\u2003 | 0.750\u2003 | 98.00 %\u2003 | 97.00 % |" in told
-    assert "| trial 2\u2003 | 0.250" in told
+    assert "- [trial 7](#/seven): weight 0.750, 98.00 % right in validation, 97.00 % in the test\n" in told
+    assert "- trial 2: weight 0.250" in told
     assert 'load_model("models:/digits-ensemble/3")' in told
     assert "The test set was read once, for this score." in told
 
