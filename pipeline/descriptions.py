@@ -94,14 +94,14 @@ def sweep(
         f"({len(dataset.train):,} images to train on, {len(dataset.valid):,} to validate by, "
         f"{len(dataset.test):,} to test once). The search improves {', '.join(space.base.search.objectives)}."
     )
-    # The page folds all but the first lines away.
+    # The page folds all but the first lines away, and takes no click on the last of those.
     found = f"Of {space.base.search.trials} trials the results are told here once all have ended."
     if outcome:
         found = _result(outcome)
     pages = " · ".join(markdown.link(what, page) for what, page in links.items())
     searched = [(f"`{name}`", _among(of.given)) for name, of in space.searched.items()]
     commands = {kept.command(verb): meaning for verb, meaning in _VERBS.items()}
-    parts = [found, pages, what, _places(outcome) if outcome else ""]
+    parts = [pages, found, what, _places(outcome) if outcome else ""]
     return "\n\n".join([part for part in parts if part] + _part("Searched", searched) + _commands(commands))
 
 

@@ -114,15 +114,15 @@ def test_a_trial(
     assert f"`convene replay small --storage {kept.storage.root} 17`" in told
 
 
-def test_a_sweep_tells_the_answer_first(kept: SweepRecord, digits: Dataset) -> None:
+def test_a_sweep_tells_where_to_go_and_the_answer_first(kept: SweepRecord, digits: Dataset) -> None:
     links = {"Leaderboard": "#/there"}
     told = descriptions.sweep(kept, SPACE_, digits, outcome(), links).split("\n\n")
-    assert told[0] == (
+    assert told[1] == (
         "The ensemble of 2 networks names **98.75 %** of the test images right "
         "(95 % interval 96.00 to 99.00 %); the best single network, trial 7, 97.00 % (95.00 to 98.00 %). "
         "6 trials: 3 complete, 2 stopped early, 1 failed. Test set read 1 time."
     )
-    assert told[1] == "[Leaderboard](#/there)"
+    assert told[0] == "[Leaderboard](#/there)"
     rest = "\n".join(told[2:])
     for part in (
         "- `network.depth`: 1 to 3\n",
