@@ -35,22 +35,23 @@ sampler = "random"
 size = 2
 """
 
-# What SLURM's `srun` does: the command on each machine at once; one that fails ends the others. A machine
-# here is a network namespace with its own processes and /tmp/ray, so that Ray finds, and ends, its own alone.
-# Its first process is a shell, which buries the dead; another is between, as Ray takes itself for an orphan
-# where its parent is the first. What its workers were is kept. Others end 10 s after the head, instead of 60.
+# What SLURM's `srun` does: the command on each machine at once. The first that ends, the head or one that
+# fails, ends the others, for which `srun` would wait a minute. A machine here is a network namespace with its
+# own processes and /tmp/ray, so that Ray finds, and ends, its own alone. Its first process is a shell, which
+# buries the dead; another is between, as Ray takes itself for an orphan where its parent is the first.
 SRUN = """#!/usr/bin/env bash
 while [[ $1 == --* ]]; do shift; done
 for machine in $MACHINES; do
-  [[ $machine == head-* ]] || export RAY_gcs_rpc_server_reconnect_timeout_s=10
+  mkdir "$LOGS/$machine"
   ip netns exec "$machine" unshare --pid --fork --kill-child --mount-proc \\
-    bash -c 'mount -t tmpfs tmpfs /tmp/ray; bash -c "\\"\\$@\\"; exit \\$?" between "$@"; code=$?
-      cat /tmp/ray/session_latest/logs/worker-*.out > "$LOGS/$0.workers"; exit "$code"' \\
+    bash -c 'mount --bind "$LOGS/$0" /tmp/ray; bash -c "\\"\\$@\\"; exit \\$?" between "$@"; exit $?' \\
     "$machine" "$@" > "$LOGS/$machine.log" 2>&1 &
 done
-for machine in $MACHINES; do
-  wait -n || { code=$?; kill $(jobs -p); exit "$code"; }
-done
+wait -n
+code=$?
+kill -KILL $(jobs -p) 2> /dev/null  # `unshare` heeds no other, and takes its machine with it
+wait
+exit "$code"
 """
 
 SCONTROL = """#!/usr/bin/env bash
@@ -155,13 +156,14 @@ def test_the_batch_script_runs_a_sweep_on_two_machines(tmp_path: Path) -> None:
             timeout=300,
             check=False,
         )
-    logs = {path.name: path.read_text() for path in (tmp_path / "logs").iterdir()}
-    assert ended.returncode == 0, "\n".join([ended.stderr, *logs.values()])
     head, other = machines.names
-    assert "On head node" in logs[f"{head}.log"]
-    assert "On worker node" in logs[f"{other}.log"]
+    logs = {name: (tmp_path / "logs" / f"{name}.log").read_text() for name in machines.names}
+    assert ended.returncode == 0, "\n".join([ended.stderr, *logs.values()])
+    assert "On head node" in logs[head]
+    assert "On worker node" in logs[other]
     for name in machines.names:
-        assert "TrialWorker" in logs[f"{name}.workers"], f"{name} trained nothing"
+        workers = (tmp_path / "logs" / name).glob("session_2*/logs/worker-*.out")
+        assert any("TrialWorker" in path.read_text() for path in workers), f"{name} trained nothing"
     result = json.loads((tmp_path / "runs/sweeps/sent/result.json").read_text())
     assert result["trials"] == 4
     # The token was made, and is in no log.
