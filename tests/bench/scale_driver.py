@@ -63,7 +63,8 @@ class Clock:
 def main(trials: int, concurrent: int, epochs: int, seconds: float, folder: str, step: int) -> None:
     logging.basicConfig(level=logging.WARNING)
     clock, samples, figures, running = Clock(), [], {}, []
-    space = sleeper.space(trials, concurrent, epochs, cpus=(os.cpu_count() or 1) / concurrent)
+    cpus = 10_000 * (os.cpu_count() or 1) // concurrent / 10_000  # Ray counts in ten-thousandths
+    space = sleeper.space(trials, concurrent, epochs, cpus)
     environment = {
         sleeper.FOLDER: folder,
         sleeper.SECONDS: seconds,
