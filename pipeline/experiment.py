@@ -141,6 +141,11 @@ def run_page(experiment_id: str, run_id: str) -> str:
     return f"#/experiments/{experiment_id}/runs/{run_id}{_PAGE}"
 
 
+def model_page(name: str) -> str:
+    """The page of a registered model, from the server's address on."""
+    return f"#/models/{name}{_PAGE}"
+
+
 def page(where: TrackingPlace, about: About, *, run: bool) -> str | None:
     """The page of a sweep's own run, or of all sweeps on the same data; None where MLflow has none."""
     from mlflow import MlflowClient

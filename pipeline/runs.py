@@ -204,7 +204,7 @@ class SweepRuns:
         links = {"Leaderboard": experiment.view_page(self._parts.experiment_id, self._about.id)}
         if outcome and (ensemble := self._parts.page(f"ensemble {outcome.test_reads}")):
             links["The ensemble"] = ensemble
-            links["Its model"] = f"#/models/{descriptions.model_name(self._dataset)}"
+            links["Its model"] = experiment.model_page(descriptions.model_name(self._dataset))
         return descriptions.sweep(self._kept, self._space, self._dataset, outcome, links)
 
 
