@@ -87,8 +87,8 @@ def object_store(**environment: str) -> Iterator[ObjectStore]:
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """A new PostgreSQL on this machine with a database `convene`; gives its URL, password included."""
+def postgres(*others: str) -> Iterator[str]:
+    """A new PostgreSQL on this machine with a database `convene` and `others`; gives the first one's URL."""
     tools = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
     if tools is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
@@ -123,6 +123,8 @@ def postgres() -> Iterator[str]:
             while subprocess.run(create, env=login, capture_output=True, check=False).returncode:
                 assert time.monotonic() < end, "PostgreSQL does not answer"
                 time.sleep(0.3)
+            for name in others:
+                subprocess.run([*create[:-1], name], env=login, check=True)
             yield f"postgresql+psycopg2://convene:pass-for-tests@127.0.0.1:{port}/convene"
         finally:
             process.terminate()
