@@ -68,6 +68,7 @@ def allowed(annotation: Any, rules: list[Any]) -> st.SearchStrategy[Any]:
 
 # Fields with rules beyond their types; `try_first` depends on what is searched.
 RULED: dict[str, list[Any]] = {
+    "gpus_per_trial": [0, 0.25, 0.5, 1, 2.0, "auto"],
     "objectives": [["valid_loss"], ["valid_accuracy", "parameters"], ["latency_ms", "valid_loss", "seconds"]],
     "try_first": [[]],
 }

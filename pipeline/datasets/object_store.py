@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pipeline.datasets.download import cache_folder
 from pipeline.errors import InputError
-from pipeline.storage import Storage, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +23,9 @@ def fetch(source: str, cache: Path | None = None) -> Path:
     Raises:
         InputError: if there is nothing, or the object store does not answer.
     """
+    # pyarrow is not for those who read no such images.
+    from pipeline.storage import Storage, StorageError
+
     parent, _, name = source.rstrip("/").rpartition("/")
     try:
         store = Storage(parent)
