@@ -113,7 +113,8 @@ class Observer(tune.Callback, tune.Stopper):
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Takes note of an epoch; whether the trial is to stop."""
         if "storage" in result:
-            self._fatal = StorageError(result["storage"])
+            code, what = result["errno"], result["storage"]
+            self._fatal = OSError(code, what) if code else StorageError(what)
         if "epoch" not in result:
             return False
         number, epoch = result["number"], result["epoch"]

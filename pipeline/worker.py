@@ -67,7 +67,7 @@ class TrialWorker(tune.Trainable):
         except OSError as error:
             if not is_out_of_service(error):
                 raise
-            return {"storage": error.strerror or str(error), "done": True}
+            return {"storage": error.strerror or str(error), "errno": error.errno, "done": True}
         except (MemoryError, RuntimeError) as error:
             if not is_memory_error(error):
                 raise

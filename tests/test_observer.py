@@ -15,7 +15,7 @@ from pipeline.config import Configuration
 from pipeline.metrics import Epoch
 from pipeline.observer import Observer
 from pipeline.search_space import parse
-from pipeline.storage import Storage
+from pipeline.storage import Storage, StorageError, is_out_of_service
 from pipeline.study import Study
 
 KEEP, EPOCHS = 2, 3
@@ -168,3 +168,20 @@ def test_without_time_to_try_it_alone_the_reason_is_kept(tmp_path: Path) -> None
     assert sweep.study.trials()[0].state == "PRUNED"
     reason = "out of memory beside others, and no time to try it alone: CUDA out of memory"
     assert sweep.study.trials()[0].reason == reason
+
+
+@pytest.mark.parametrize(("code", "kind"), [(28, OSError), (None, StorageError)])
+def test_a_storage_that_a_worker_finds_full_or_away_ends_the_sweep_and_no_trial(
+    code: int | None, kind: type[OSError], tmp_path: Path
+) -> None:
+    sweep = Sweep(tmp_path, "asha")
+    done, cut_off = sweep.begin(), sweep.begin()
+    sweep.train(done, EPOCHS, 0.5, 0.5)
+    cut_off.last_result = {"storage": "no room", "errno": code, "done": True}
+    assert not sweep.observer("1", cut_off.last_result)
+    assert sweep.observer.stop_all()
+    sweep.observer.on_trial_complete(0, [], cut_off)
+    with pytest.raises(OSError, match="no room") as raised:
+        sweep.observer.close()
+    assert type(raised.value) is kind and is_out_of_service(raised.value)
+    assert [trial.state for trial in sweep.study.trials()] == ["COMPLETE", "RUNNING"]
