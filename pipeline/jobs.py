@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _AWAY_FOR = 60  # seconds that the connection may be away while a log is followed
 _AGAIN = "~"  # between a sweep's name and the number of a later job for it; in no sweep's name
+_NO_AGENT = (
+    "\nits head's agent takes jobs on port 52365, which something else has there, perhaps a sweep of that "
+    "machine's own; `ray start --dashboard-agent-listen-port` gives it another"
+)
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -211,7 +215,8 @@ class JobServer:
             # It may be a traceback of the cluster's, with a full stop behind it.
             said = [line for line in str(error).splitlines() if line.strip(" .")]
             kind = InputError if "already exists" in str(error) else WorkError
-            raise kind(f"the cluster at {self.address}: {said[-1] if said else error!r}") from None
+            hint = _NO_AGENT if "No available agent" in str(error) else ""
+            raise kind(f"the cluster at {self.address}: {said[-1] if said else error!r}{hint}") from None
 
 
 @final
