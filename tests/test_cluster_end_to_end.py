@@ -20,7 +20,6 @@ from tests.servers import mlflow_server, object_store, postgres
 
 pytestmark = pytest.mark.cluster
 
-STATUSES = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 METRICS = ("train_loss", "valid_loss", "valid_accuracy", "images_per_second")
 SPACE = """
 [data]
