@@ -224,7 +224,7 @@ def test_the_final_stage_can_be_redone_and_says_that_it_read_the_test_set_again(
 def test_time_that_is_too_short_for_all_trials_still_ends_in_an_ensemble(tmp_path: Path) -> None:
     (tmp_path / "short.toml").write_text(SMALL_SPACE.replace("epochs = 4", "epochs = 40"))
     ended = convene(
-        *("sweep", "short.toml", "--trials", "5000", "--time-budget", "40s", "--json"),
+        *("sweep", "short.toml", "--trials", "5000", "--time-budget", "60s", "--json"),
         *("--set", "training.learning_rate=0.02", "--set", "search.scheduler=none"),
         folder=tmp_path,
     )
