@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from pipeline import access, dashboard, submission
 from pipeline.config import nearest
 from pipeline.errors import InputError, WorkError
-from pipeline.record import check_name
+from pipeline.record import check_name, numbered
 from pipeline.search_space import SearchSpace
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class JobServer:
             InputError: if the name is taken by another job, or cannot be a sweep's.
         """
         taken = {job.name for job in self.jobs() if job.holds_name}
-        name = name or free_name(stem, taken)
+        name = name or numbered(stem, taken.__contains__)
         check_name(name)
         if name in taken:
             raise InputError(
@@ -236,12 +236,6 @@ class Retold:
         self._passed += len(text)
         self._told = max(self._told, self._passed)
         return new
-
-
-def free_name(stem: str, taken: set[str]) -> str:
-    """`stem`, or `stem-2`, `stem-3`, … where it is taken."""
-    names = (stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3)))
-    return next(name for name in names if name not in taken)
 
 
 def _job(details: "JobDetails") -> Job:

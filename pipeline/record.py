@@ -1,10 +1,12 @@
 """What a sweep leaves behind: one folder that says what was asked, what was read and what came out."""
 
+import itertools
 import json
 import os
 import re
 import shlex
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -159,7 +161,7 @@ class SweepRecord:
             try:
                 draft.local().rename(record.files.local())
             except OSError:
-                draft.remove_all()
+                shutil.rmtree(draft.local())
                 check_free(storage, name)
                 raise
         return record
@@ -296,13 +298,15 @@ def check_free(storage: Storage, name: str) -> None:
 
 
 def free_name(storage: Storage, stem: str) -> str:
-    """`stem`, or `stem-2`, `stem-3`, … where it is taken."""
+    """What is left of `stem` where only a name's characters count, numbered where it is taken."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-") or "sweep"
-    number, name = 1, stem
-    while storage.exists(f"{_FOLDER}/{name}"):
-        number += 1
-        name = f"{stem}-{number}"
-    return name
+    return numbered(stem, lambda name: storage.exists(f"{_FOLDER}/{name}"))
+
+
+def numbered(stem: str, is_taken: Callable[[str], bool]) -> str:
+    """`stem`, or `stem-2`, `stem-3`, … where it is taken."""
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not is_taken(name))
 
 
 def now() -> str:

@@ -4,7 +4,6 @@ import errno
 import functools
 import os
 import re
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -156,14 +155,6 @@ class Storage:
         if self.is_local:
             for partial in self.local().glob(".*.partial"):
                 partial.unlink(missing_ok=True)
-
-    def remove_all(self) -> None:
-        """Removes the root with all that is under it."""
-        if self.is_local:
-            shutil.rmtree(self.local())
-            return
-        with self._own_errors():
-            self._files.delete_dir_contents("", missing_dir_ok=True)
 
     def exists(self, path: str = "") -> bool:
         """Whether there is a file or folder."""

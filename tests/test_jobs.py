@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from pipeline import access, arrival, dashboard, search_space, submission, versions
 from pipeline.errors import InputError
-from pipeline.jobs import Job, Retold, free_name
+from pipeline.jobs import Job, Retold
+from pipeline.record import numbered
 
 SPACE = '[data]\nsource = "digits"\n[network]\nwidth = { choices = [4, 8] }\n[search]\ntrials = 2\n'
 
@@ -187,7 +188,7 @@ def test_builds_of_one_version_are_the_same() -> None:
     [(set(), "s"), ({"t"}, "s"), ({"s"}, "s-2"), ({"s", "s-2", "s-3"}, "s-4"), ({"s", "s-3"}, "s-2")],
 )
 def test_a_free_name_is_the_files_or_numbered(taken: set[str], expected: str) -> None:
-    assert free_name("s", taken) == expected
+    assert numbered("s", taken.__contains__) == expected
 
 
 @pytest.mark.parametrize(
