@@ -46,8 +46,7 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Widths = Annotated[tuple[Annotated[int, Strict(), Field(ge=1)], ...], Strict(False)]
 Duration = Annotated[float, Field(gt=0), BeforeValidator(seconds)]
-
-
+Normalization = Literal["channel", "pixel", "center", "none"]
 Objective = Literal["valid_loss", "valid_accuracy", "parameters", "latency_ms", "seconds"]
 
 
@@ -77,9 +76,9 @@ class DataConfig(Section):
     """At most so many training images, drawn by class; validation and test stay whole."""
     split_seed: int = 0
     """Seed of the splits and of the draw of `train_limit`."""
-    normalization: Literal["channel", "pixel", "none"] = "channel"
+    normalization: Normalization = "channel"
     """By the training images' mean and deviation: of each channel, or of each pixel and one deviation.
-    `none` only takes 0–255 to 0–1."""
+    `none` only takes 0–255 to 0–1; `center` subtracts the mean image, too."""
     image_column: str = "image"
     """Parquet: the column of pixel lists or encoded images."""
     label_column: str = "label"

@@ -143,19 +143,23 @@ def test_statistics_are_those_of_numpy(count: int, channels: int, side: int, mos
     one = (exact - exact.mean(0)).std() if count > 1 else 0.0
     np.testing.assert_allclose(statistics.deviation, np.full((channels, 1, 1), one or 1.0), rtol=1e-5)
 
+    statistics = fit(pixels, "center")
+    np.testing.assert_allclose(statistics.mean, exact.mean(0), rtol=1e-6)
+    assert statistics.deviation.tolist() == [[[255.0]]] * channels
+
     statistics = fit(pixels, "none")
     assert statistics.mean.tolist() == [[[0.0]]] * channels
     assert statistics.deviation.tolist() == [[[255.0]]] * channels
 
 
-@pytest.mark.parametrize("normalization", ["channel", "pixel", "none"])
+@pytest.mark.parametrize("normalization", ["channel", "pixel", "center", "none"])
 @pytest.mark.parametrize("value", [0, 7, 255])
 def test_constant_images_have_finite_statistics(normalization: Any, value: int) -> None:
     # As many as make the moments come in several chunks, and a float variance inexact.
     pixels = np.full((70_000, 1, 16, 16), value, dtype=np.uint8)
     statistics = fit(pixels, normalization)
     assert statistics.mean.dtype == statistics.deviation.dtype == np.float32
-    assert statistics.deviation.item() == (255 if normalization == "none" else 1)
+    assert statistics.deviation.item() == (255 if normalization in ("center", "none") else 1)
 
 
 def test_statistics_know_nothing_of_valid_and_test(tmp_path: Path) -> None:

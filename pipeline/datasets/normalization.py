@@ -1,26 +1,28 @@
 """Statistics of the training pixels, exact and without a floating-point copy of the images."""
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import Normalization
 from pipeline.datasets.splits import Statistics
 
 _CHUNK_BYTES = 1 << 24
 
 
-def fit(pixels: NDArray[np.uint8], normalization: Literal["channel", "pixel", "none"]) -> Statistics:
+def fit(pixels: NDArray[np.uint8], normalization: Normalization) -> Statistics:
     """Statistics of `pixels` [example, channel, height, width], in units of 0 to 255.
 
     `channel`: mean and deviation of each channel, [channel, 1, 1]. `pixel`: the mean of each pixel
-    [channel, height, width] and the one deviation from it, repeated as [channel, 1, 1]. `none`: 0 and 255.
-    A deviation of nothing is 1, so that constant images stay finite.
+    [channel, height, width] and the one deviation from it, repeated as [channel, 1, 1]. `center`:
+    the same mean and 255. `none`: 0 and 255. A deviation of nothing is 1, so that constant images stay
+    finite.
     """
     channels = pixels.shape[1]
     if normalization == "none":
         return _statistics(np.zeros((channels, 1, 1)), [255.0] * channels)
     sums, squares = _moments(pixels)
+    if normalization == "center":
+        return _statistics(sums / len(pixels), [255.0] * channels)
     if normalization == "pixel":
         count, places = len(pixels), sums.size
         # Python's integers: the sums of squares of large data sets pass 64 bits, and floats cancel.
