@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 # A variable, or a key in the query of an address, whose name says so holds a secret.
 _SECRET = re.compile(r"password|passwd|pwd|secret|token|access_key|api_?key|credential", re.IGNORECASE)
 _NO_SECRET = re.compile(r"_(PATH|FILE|MODE|URI|URL|ID)$|^(OLD)?PWD$")
+_LOGIN = re.compile(r"(?<=://)[^/\s]*@")  # of an address
 _SHORTEST = 6  # characters: what is shorter is found in words that are none
 
 ADDRESSES = ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE")
@@ -17,17 +18,20 @@ ADDRESSES = ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE")
 def shown(url: str) -> str:
     """An address as it may be shown and recorded: without its user, its password and other secrets."""
     place, mark, query = url.partition("?")
-    place = re.sub(r"^([\w.+-]+://)[^/]*@", r"\1", place)
+    place = _LOGIN.sub("", place, count=1)
     kept = [part for part in query.split("&") if not _SECRET.search(part.partition("=")[0])]
     return place + (mark if query and kept else "") + "&".join(kept)
 
 
 def scrubbed(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """The text with `***` for every secret of the environment: libraries put them into their messages."""
+    """The text without the logins of addresses, and with `***` for every secret of the environment.
+
+    Libraries put both into their messages.
+    """
     environment = os.environ if environment is None else environment
     for secret in sorted(_secrets(environment), key=len, reverse=True):
         text = text.replace(secret, "***")
-    return text
+    return _LOGIN.sub("", text)
 
 
 def _secrets(environment: Mapping[str, str]) -> set[str]:

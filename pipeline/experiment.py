@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import descriptions
-from pipeline.credentials import shown
+from pipeline.credentials import scrubbed, shown
 from pipeline.datasets import Dataset
 from pipeline.record import About
 from pipeline.search_space import SearchSpace
@@ -46,8 +45,8 @@ class TrackingPlace:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of MLflow says, on one line and without the password of an address in it."""
-    return re.sub(r"//[^/\s@]+@", "//", f"{type(error).__name__}: {error}".splitlines()[0])
+    """What an error of MLflow says, on one line and without secrets."""
+    return scrubbed(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 @contextmanager

@@ -41,8 +41,9 @@ def test_what_is_shown_of_an_address_is_no_secret(url: str, expected: str) -> No
             "password se@cret, se%40cret",
             "password ***, ***",
         ),
-        ("MLFLOW_TRACKING_URI", "http://u:secret@h", "http://u:secret@h/api", "http://u:***@h/api"),
+        ("MLFLOW_TRACKING_URI", "http://u:secret@h", "http://u:secret@h/api", "http://h/api"),
         ("OPTUNA_STORAGE", "postgresql://h/d?password=secret", "password=secret", "password=***"),
+        ("HOME", "/root", "no http://u:p@ss@h/api, s3://k@b", "no http://h/api, s3://b"),
         # What only looks like one.
         ("MLFLOW_TRACKING_URI", "http://host:5000", "http://host:5000/api", "http://host:5000/api"),
         ("AWS_ACCESS_KEY_ID", "AKIA123456", "key AKIA123456", "key AKIA123456"),
