@@ -31,7 +31,13 @@ def space_options(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def resource_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """What a run of trials may take, where, and how long."""
+    """What a run of trials may take, and where; reaches the verb as `resources`, values by dotted name."""
+
+    @functools.wraps(verb)
+    def with_resources(*, concurrency: int | None, time_budget: str | None, **others: Any) -> None:
+        said = {"search.concurrency": concurrency, "search.time_budget": time_budget}
+        verb(resources=given(said), **others)
+
     for option in (
         click.option(
             "--address", help="A running Ray cluster.  [default: RAY_ADDRESS, else one on this machine]"
@@ -39,13 +45,19 @@ def resource_options(verb: Callable[..., None]) -> Callable[..., None]:
         click.option("--concurrency", type=int, help="Overrides search.concurrency: trials at a time."),
         click.option("--time-budget", help='Overrides search.time_budget: "300s", "30m", "2h".'),
     ):
-        verb = option(verb)
-    return verb
+        with_resources = option(with_resources)
+    return with_resources
 
 
 def given(options: Mapping[str, object]) -> dict[str, Any]:
     """The options that were said, by dotted name."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def words_of(overrides: Mapping[str, object]) -> list[str]:
+    """The words of a command line that say so: `search.time_budget` is `--time-budget`."""
+    said = {"--" + name.removeprefix("search.").replace("_", "-"): value for name, value in overrides.items()}
+    return [str(word) for option in said.items() for word in option]
 
 
 def json_option(verb: Callable[..., None]) -> Callable[..., None]:

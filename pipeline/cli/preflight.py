@@ -25,8 +25,7 @@ def preflight(
     file: Path,
     trials: int | None,
     changes: dict[str, Any],
-    time_budget: str | None,
-    concurrency: int | None,
+    resources: dict[str, Any],
     address: str | None,
     storage: str,
     as_json: bool,
@@ -34,13 +33,7 @@ def preflight(
     """Say what a sweep of FILE would take, and what stands in its way; a few steps are all that it trains."""
     from pipeline.preflight import examine
 
-    overrides = changes | given(
-        {
-            "search.trials": trials,
-            "search.time_budget": time_budget,
-            "search.concurrency": concurrency,
-        }
-    )
+    overrides = changes | resources | given({"search.trials": trials})
     seen = examine(file, storage=storage, overrides=overrides, address=address)
     if as_json:
         print_json(asdict(seen))

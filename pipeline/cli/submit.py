@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pipeline.cli.logs import follow
-from pipeline.cli.options import given, json_option, resource_options, space_options
+from pipeline.cli.options import given, json_option, resource_options, space_options, words_of
 from pipeline.cli.sweep import trial_count
 from pipeline.errors import InputError
 
@@ -28,8 +28,7 @@ def submit(
     name: str | None,
     trials: str | None,
     changes: dict[str, Any],
-    time_budget: str | None,
-    concurrency: int | None,
+    resources: dict[str, Any],
     address: str | None,
     storage: str | None,
     as_json: bool,
@@ -53,8 +52,7 @@ def submit(
             raise InputError(
                 "--storage: say where: a folder or an address that every node of the cluster sees"
             )
-        resources = {"search.trials": count, "search.time_budget": time_budget}
-        overrides = changes | given(resources | {"search.concurrency": concurrency})
+        overrides = changes | resources | given({"search.trials": count})
         space = search_space.read(file, overrides)
         server = JobServer(address)
         job = server.submit(space, name, file.stem, root, as_told)
@@ -64,8 +62,7 @@ def submit(
                 f"{file}: there is no such file; and a sweep keeps its name, data, space and seed: of the "
                 "options that change them only --trials +N is for one that was begun"
             )
-        options = {"--trials": trials, "--time-budget": time_budget, "--concurrency": concurrency}
-        words = [str(word) for option in given(options).items() for word in option]
+        words = words_of(resources | given({"search.trials": trials}))
         server = JobServer(address)
         job = server.resume(str(file), ["sweep" if more else "resume", str(file), *words, *as_told], root)
     if not as_json:

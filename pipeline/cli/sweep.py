@@ -22,8 +22,7 @@ def sweep(
     name: str | None,
     trials: str | None,
     changes: dict[str, Any],
-    time_budget: str | None,
-    concurrency: int | None,
+    resources: dict[str, Any],
     address: str | None,
     storage: str,
     as_json: bool,
@@ -32,7 +31,6 @@ def sweep(
     from pipeline import terminal, workflow
 
     count = trial_count(trials)
-    resources = given({"search.time_budget": time_budget, "search.concurrency": concurrency})
     with terminal.LiveView(console(stderr=True)) as watch:
         if trials and trials.startswith("+"):
             if name or changes:
