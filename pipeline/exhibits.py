@@ -66,10 +66,10 @@ class Example:
 
 
 def samples(dataset: Dataset, wish: Wish) -> Exhibit:
-    """Some images of each class, of no more than ten classes."""
+    """Some images of each class that has any, of no more than ten classes."""
     random = np.random.default_rng(wish.seed)
     labels, classes = dataset.valid.labels, dataset.classes
-    chosen = np.sort(random.permutation(len(classes))[:_CLASSES])
+    chosen = np.sort(random.permutation(np.unique(labels))[:_CLASSES])
     indices = {
         int(label): np.sort(random.permutation(np.flatnonzero(labels == label))[:_EACH]) for label in chosen
     }

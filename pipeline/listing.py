@@ -54,7 +54,7 @@ class SweepView:
 
 
 def list_sweeps(storage: str | Path, pattern: str = "*", sort: str = "created") -> list[ListedSweep]:
-    """The sweeps under a storage root whose name matches (`mnist*`), by one of `SORTS`; newest first."""
+    """The sweeps under a storage root whose name matches (`mnist*`), by one of `SORTS`."""
     store = Storage(str(storage))
     listed = []
     for name in record.names(store):

@@ -33,11 +33,25 @@ def register(
     Returns:
         The version's address: `models:/digits-ensemble/3`.
     """
+    name = descriptions.model_name(dataset)
+    registered = client.search_model_versions(f"run_id = '{run_id}'")
+    version = registered[0] if registered else _new_version(client, run_id, export, kept, dataset, scored)
+    if scored.valid_loss < _champion_loss(client, name, dataset):
+        client.set_registered_model_alias(name, "champion", version.version)
+    return f"models:/{version.name}/{version.version}"
+
+
+def _new_version(
+    client: "MlflowClient",
+    run_id: str,
+    export: Path,
+    kept: SweepRecord,
+    dataset: Dataset,
+    scored: ScoredEnsemble,
+) -> "ModelVersion":
     import mlflow
     import onnx
 
-    if registered := client.search_model_versions(f"run_id = '{run_id}'"):
-        return _address(registered[0])
     client.log_artifacts(run_id, str(export), "export")
     with _active(client, run_id):
         logged = mlflow.onnx.log_model(
@@ -50,7 +64,7 @@ def register(
         name = descriptions.model_name(dataset)
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name, description=descriptions.model(dataset))
-        version = client.create_model_version(
+        return client.create_model_version(
             name,
             f"models:/{logged.model_id}",
             run_id,
@@ -58,13 +72,6 @@ def register(
             description=descriptions.version(kept, dataset, scored),
             model_id=logged.model_id,
         )
-    if scored.valid_loss < _champion_loss(client, name, dataset):
-        client.set_registered_model_alias(name, "champion", version.version)
-    return _address(version)
-
-
-def _address(version: "ModelVersion") -> str:
-    return f"models:/{version.name}/{version.version}"
 
 
 def _signature(dataset: Dataset) -> "ModelSignature":

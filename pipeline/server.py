@@ -42,7 +42,8 @@ class Server:
         self.tracking_uri = where.shown
         self._where, self._host, self._port = where, host, port
         self._names = names(host, port, allowed_hosts)
-        at = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        called = _outward() or "127.0.0.1" if host in _EVERYWHERE else host
+        at = f"http://[{called}]:{port}" if ":" in called else f"http://{called}:{port}"
         self.serves = not where.is_server and _is_to_start(where.uri, at, host, port)
         page = experiment.page(where, kept.about, run=bool(name)) if kept else ""
         if page is None and name and kept:
@@ -82,7 +83,7 @@ def names(host: str, port: int, others: Sequence[str] = ()) -> list[str]:
     known = ["localhost", "127.0.0.1", "::1"]
     if host in _EVERYWHERE:
         name = socket.gethostname()
-        known += [name, socket.getfqdn(), *_addresses(name)]
+        known += [name, socket.getfqdn(), *_addresses(name), *filter(None, [_outward()])]
     else:
         known.append(host)
     written = [f"[{name}]" if ":" in name else name for name in known]
@@ -97,6 +98,16 @@ def _addresses(name: str) -> list[str]:
         return sorted({str(found[4][0]) for found in socket.getaddrinfo(name, None)})
     except OSError:
         return []
+
+
+def _outward() -> str | None:
+    """This machine's address on the way to others; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # of a network that is for examples alone, RFC 5737
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
 
 
 def _newest(storage: Storage) -> SweepRecord | None:

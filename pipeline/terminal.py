@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -194,10 +194,12 @@ def _predictions(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], console: Console) -> Table:
     """Truth by row and prediction by column; where that is too wide, the most frequent errors."""
+    if 3 * len(classes) > console.width:  # seconds, to lay out hundreds of columns
+        return _confusions(classes, counts)
     table = _table("truth", *classes, "right", left=("truth",))
     for name, row, number in zip(classes, counts, range(len(classes)), strict=True):
         share = f"{row[number] / sum(row):.1%}" if sum(row) else ""
-        table.add_row(name, *(str(count or "") for count in row), share)
+        table.add_row(Text(name), *(str(count or "") for count in row), share)
     unbounded = console.options.update(max_width=10_000)
     if Measurement.get(console, unbounded, table).maximum <= console.width:
         return table
@@ -228,9 +230,9 @@ def duration(seconds: float) -> str:
 def _table(*headings: str, left: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in headings:
-        table.add_column(
-            heading, justify="left" if heading in left else "right", overflow="fold", vertical="bottom"
-        )
+        side: Literal["left", "right"] = "left" if heading in left else "right"
+        # As it is: a class may have a name that rich would take for markup.
+        table.add_column(Text(heading), justify=side, overflow="fold", vertical="bottom")
     return table
 
 

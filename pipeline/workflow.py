@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,13 +157,21 @@ def resume_sweep(
             cluster.check_storage(kept.storage)
         stack.enter_context(_resumable(kept))
         if more:
-            kept.write_space(search_space.override(kept.space, {"search.trials": config.search.trials}))
-            sweep.study.end_search(False)
+            _enlarge(sweep)
         tracker = stack.enter_context(tracker_of(sweep))
         if resources:
             _search(sweep, resources, tracker, budget, watch)
         outcome = _finish(sweep, tracker, started)
     return _closed(sweep, outcome, tracker), True
+
+
+def _enlarge(sweep: OpenSweep) -> None:
+    """Records that the search goes on: its study, how many trials it has, and its result so far."""
+    kept = sweep.kept
+    sweep.study.end_search(False)
+    kept.write_space(search_space.override(kept.space, {"search.trials": sweep.space.base.search.trials}))
+    if result := kept.result:
+        kept.write_result(replace(result, ended=False))
 
 
 @contextmanager
@@ -172,7 +181,7 @@ def _resumable(kept: SweepRecord) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        command = kept.command("sync") if kept.result else resume
+        command = kept.command("sync") if (result := kept.result) and result.ended else resume
         raise Interrupted(f"interrupted; go on with: {command}") from None
     except StorageInternalError as error:
         raise WorkError(f"the study's database does not answer; then: {resume}\n  {error}") from None

@@ -71,7 +71,8 @@ def show(name: str, what: str | None, storage: str, as_json: bool, **wishes: Any
 
 def _check_wishes(what: str | None, wishes: Mapping[str, Any]) -> None:
     for option, value in wishes.items():
-        if value not in (None, False, ()) and option not in _TAKES.get(what or "", ()):
+        was_said = value is not None and value is not False and value != ()
+        if was_said and option not in _TAKES.get(what or "", ()):
             kinds = [kind for kind, options in _TAKES.items() if option in options]
             raise click.UsageError(f"--{option}: is for {', '.join(kinds)}")
     if wishes["trial"] is not None and wishes["ensemble"]:

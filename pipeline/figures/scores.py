@@ -46,29 +46,31 @@ def accuracies(scores: Sequence[Score]) -> Figure:
     return Figure(data, layout, height=60 + 30 * len(scores))
 
 
-def ensemble_sizes(ensembled: Sequence[Ensembled], chosen: int, images: int, measure: str) -> Figure:
+def ensemble_sizes(
+    ensembled: Sequence[Ensembled], chosen: Ensembled | None, images: int, measure: str
+) -> Figure:
     """A measure of the best k networks' ensemble by k; an accuracy with its 95 % band.
 
     Args:
         ensembled: by rising size.
-        chosen: the size that is marked.
+        chosen: is marked. It may be of other networks, if trials were added since.
         images: that the measure was taken on.
         measure: `valid_accuracy` or `valid_loss`.
     """
     sizes = [each.size for each in ensembled]
-    if measure == "valid_loss":
-        values, title, data = [each.valid_loss for each in ensembled], "loss, validation", []
-    else:
-        values, title = [100 * each.valid_accuracy for each in ensembled], "right, in % of validation"
+    unit = 1 if measure == "valid_loss" else 100
+    values, title, data = [unit * getattr(each, measure) for each in ensembled], "loss, validation", []
+    if measure == "valid_accuracy":
+        title = "right, in % of validation"
         intervals = [share_interval(round(each.valid_accuracy * images), images) for each in ensembled]
         around = [100 * high for _, high in intervals] + [100 * low for low, _ in reversed(intervals)]
         band = line([*sizes, *reversed(sizes)], around, "95 % interval", "band", 0)
         data = [band | {"fill": "toself", "fillcolor": "@band", "hoverinfo": "skip"}]
     hover = {"hovertemplate": "%{x} networks: %{y:.4g}<extra></extra>"}
     data.append(line(sizes, values, "the best k", "complete") | {"mode": "lines+markers"} | hover)
-    if chosen in sizes:
-        at = values[sizes.index(chosen)]
-        data.append(points([chosen], [at], "as chosen", "ensemble", marker={"size": 11}) | hover)
+    if chosen:
+        at = unit * getattr(chosen, measure)
+        data.append(points([chosen.size], [at], "as chosen", "ensemble", marker={"size": 11}) | hover)
     ticks = {"tickformat": "d", "dtick": 1} if len(sizes) <= 12 else {}
     layout = {"xaxis": axis("networks in the ensemble, k", **ticks), "yaxis": axis(title)}
     return Figure(data, layout)
@@ -85,7 +87,9 @@ def confidences(bins: Sequence[CalibrationBin]) -> Figure:
         "marker": {"color": "@complete"},
         "hovertemplate": "%{y} images; mean confidence %{x:.3f}<extra></extra>",
     }
-    up = scale(counts) | ({"range": [-0.3, math.log10(max(counts)) + 0.2]} if max(counts) > 3 else {})
+    up = scale(counts)
+    if up:
+        up["range"] = [-0.3, math.log10(max(counts)) + 0.2]  # a bin of one image has a bar, too
     layout = {"xaxis": axis("confidence", range=[0, 1.02]), "yaxis": axis("images", **up)}
     return Figure([bars], layout)
 

@@ -39,7 +39,7 @@ def history(courses: Sequence[Course], objective: str, members: Iterable[int], m
         _ends(stopped, "stopped early", "stopped", {"symbol": "circle-open", "size": size}),
         _ends(complete, "complete", "complete", {"size": size}),
         _ends(
-            [course for course in complete if course.trial in inside],
+            [course for course in scored if course.trial in inside],
             "in the ensemble",
             "ensemble",
             {"size": 9},
@@ -75,7 +75,9 @@ def learning_curves(courses: Sequence[Course], objective: str, members: Iterable
         sorted((c for c in scored if c.trial not in inside), key=lambda c: (c.state, c.last)), _CURVES
     )
     groups = [
-        ("stopped early", "stopped", 1.0, [c for c in others if c.state != "COMPLETE"]),
+        ("stopped early", "stopped", 1.0, [c for c in others if c.state == "PRUNED"]),
+        ("failed", "failed", 1.0, [c for c in others if c.state == "FAIL"]),
+        ("still running", "muted", 1.0, [c for c in others if c.state == "RUNNING"]),
         ("complete", "complete", 1.0, [c for c in others if c.state == "COMPLETE"]),
         ("in the ensemble", "ensemble", 2.0, [c for c in scored if c.trial in inside]),
     ]

@@ -30,7 +30,7 @@ def headline(findings: Findings) -> str:
     if findings.result:
         return f"{findings.result.ensemble['test_accuracy']:.2%} of the test images right"
     ended = [trial for trial in findings.trials if trial.state != "RUNNING"]
-    if ended and all(trial.state == "FAIL" for trial in ended):
+    if findings.ended and ended and all(trial.state == "FAIL" for trial in ended):
         return f"No result: {'the only trial' if len(ended) == 1 else f'all {len(ended)} trials'} failed"
     return f"No result yet: {plural(len(ended), 'trial')} of {findings.space.base.search.trials} ended"
 
@@ -81,24 +81,22 @@ def _difference(examined: Evidence, single: int) -> str:
     )
 
 
-def sizes(ensembled: Sequence[Ensembled], chosen: int) -> str:
+def sizes(ensembled: Sequence[Ensembled], chosen: Ensembled | None) -> str:
     """What more networks are worth."""
     if len(ensembled) < 2:
         return "There is only one network to choose."
     best = min(ensembled, key=lambda each: each.valid_loss)
     parts = [f"alone the best network has a validation loss of {significant(ensembled[0].valid_loss)}"]
-    if 1 < chosen <= len(ensembled):
-        parts.append(
-            f"the {chosen} that were chosen together {significant(ensembled[chosen - 1].valid_loss)}"
-        )
-    if best.size != chosen:
+    if chosen and chosen.size > 1:
+        parts.append(f"the {chosen.size} that were chosen together {significant(chosen.valid_loss)}")
+    if not chosen or best.size != chosen.size:
         parts.append(f"the lowest, {significant(best.valid_loss)}, takes {best.size}")
     sentence = listing(parts)
     return sentence[0].upper() + sentence[1:] + "."
 
 
 def search(findings: Findings) -> str:
-    """How the trials ended, and when the best was found."""
+    """How the trials ended, and which is the best."""
     states = Counter(trial.state for trial in findings.trials)
     parts = [
         f"{plural(states['COMPLETE'], 'trial')} ran to the end",
@@ -207,15 +205,20 @@ def disputes(examined: Evidence) -> str:
     if not split.any():
         return "The members agree on every test image: together they are no better than one."
     right = examined.averaged.argmax(axis=1) == examined.labels
-    one = (votes == examined.labels)[:, split].sum(axis=1).mean()
+    together, alone = (split & right).sum(), (votes == examined.labels)[:, split].sum(axis=1).mean()
     return (
-        f"On {int(split.sum())} of {split.size:,} test images the members are not of one mind. "
-        f"There the ensemble is right on {int((split & right).sum())}, one member on {one:.3g} on average."
+        f"On {split.sum():,} of {split.size:,} test images the members are not of one mind. "
+        f"There the ensemble is right on {together:,}, one member on {_rounded(alone)} on average."
     )
 
 
 def _ratio(ratio: float) -> str:
-    return "as many" if round(ratio, 1) == 1 else f"{ratio:.2g} times the"
+    return "as many" if round(ratio, 1) == 1 else f"{_rounded(ratio)} times the"
+
+
+def _rounded(number: float) -> str:
+    """ "2.5", "3,750"."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _times(count: int) -> str:

@@ -64,6 +64,8 @@ class Findings:
     evidence: Evidence | None
     """What the final stage that came to `result` kept of the test set."""
     test_reads: int
+    ended: bool
+    """Whether no trial is still to come."""
 
     @property
     def objective(self) -> str:
@@ -89,6 +91,14 @@ class Findings:
     def members(self) -> tuple[int, ...]:
         """The ensemble's trials, best first; none before there is a result."""
         return tuple(member["trial"] for member in self.result.ensemble["members"]) if self.result else ()
+
+    @property
+    def chosen(self) -> Ensembled | None:
+        """The ensemble that was scored; none before there is a result."""
+        if not self.result:
+            return None
+        ensemble = self.result.ensemble
+        return Ensembled(len(self.members), ensemble["valid_loss"], ensemble["valid_accuracy"])
 
     @property
     def ranked(self) -> tuple[Trial, ...]:
@@ -122,6 +132,7 @@ def gather(sweep: OpenSweep) -> Findings:
         result=result,
         evidence=examined,
         test_reads=len(kept.test_reads),
+        ended=study.has_ended,
     )
 
 

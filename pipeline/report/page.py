@@ -111,7 +111,7 @@ def _figures(findings: Findings) -> dict[str, Figure]:
     if findings.result:
         drawn["accuracies"] = figures.accuracies(_scores(findings))
     if len(findings.ensembled) > 1:
-        sizes, chosen, images = findings.ensembled, len(members), findings.valid_images
+        sizes, chosen, images = findings.ensembled, findings.chosen, findings.valid_images
         drawn["sizes_loss"] = figures.ensemble_sizes(sizes, chosen, images, "valid_loss")
         drawn["sizes_accuracy"] = figures.ensemble_sizes(sizes, chosen, images, "valid_accuracy")
     if candidates := _candidates(findings):

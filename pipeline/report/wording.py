@@ -12,7 +12,9 @@ def percent(share: float, count: int) -> str:
     What is not all is never rounded to 100 %.
     """
     digits = 1 if count < 1000 else 2
-    while share < 1 and round(100 * share, digits) >= 100 and digits < 6:
+    while share < 1 and round(100 * share, digits) >= 100:
+        if digits == 6:
+            return f">99.9999{NO_BREAK}%"
         digits += 1
     return f"{100 if share >= 1 else format(100 * share, f'.{digits}f')}{NO_BREAK}%"
 
