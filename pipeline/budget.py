@@ -50,7 +50,7 @@ class TimeBudget:
             )
         self.end = None if budget is None else started + budget
         """When the command is to end, in seconds of `time.monotonic`."""
-        self._images = test_images * config.ensemble.size
+        self._images = test_images * min(config.ensemble.size, config.search.trials)
         self._images_per_second = 0.0
         self._fastest: float | None = None
 

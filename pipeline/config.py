@@ -248,6 +248,11 @@ class EnsembleConfig(Section):
     keep: Positive = 20
     """Networks that are kept, of the best trials by loss and by accuracy: ensembles can be so large later."""
 
+    @property
+    def networks(self) -> int:
+        """How many are kept of the best by loss, and as many of the best by accuracy."""
+        return max(self.keep, self.size)
+
 
 class Configuration(Section):
     """One complete run."""

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Configuration, NetworkConfig, default
+from pipeline.config import Configuration, NetworkConfig
 from pipeline.datasets import Dataset
 from pipeline.geometry import filters, misfit, parameter_count
 from pipeline.halving import most_epochs
 from pipeline.search_space import SearchSpace
-from pipeline.searched import Searched
 from pipeline.storage import Storage
 
 # Measured on sweeps of 6 to 32 trials and up to 640 epochs, and rounded up. Beside its networks and logits
@@ -89,13 +88,14 @@ def most_bytes(space: SearchSpace, dataset: Dataset, concurrency: int) -> int:
     beside the one that it replaces; the export; the report, and the members' answers to the test images. What
     a worker that is killed leaves unfinished, until its trial ends, is not counted.
     """
-    trials, keep = space.base.search.trials, max(space.base.ensemble.keep, space.base.ensemble.size)
+    trials, keep = space.base.search.trials, space.base.ensemble.networks
     configuration = largest(space, dataset.image_shape, len(dataset.classes))
     network = network_bytes(configuration.network, dataset.image_shape, len(dataset.classes))
     state = state_bytes(configuration, dataset.image_shape, len(dataset.classes))
     logits = 4 * len(dataset.valid) * len(dataset.classes)
     record = _EPOCH * most_epochs(space)
-    answers = len(dataset.test) * (8 + 4 * space.base.ensemble.size * len(dataset.classes))
+    members = min(space.base.ensemble.size, trials)
+    answers = len(dataset.test) * (8 + 4 * members * len(dataset.classes))
     return (
         _SWEEP
         + _PAGES
@@ -103,7 +103,7 @@ def most_bytes(space: SearchSpace, dataset: Dataset, concurrency: int) -> int:
         + trials * (_TRIAL + logits + record)
         + min(2 * keep, trials) * network
         + min(concurrency, trials) * (network + state + max(state, logits, record))
-        + _EXPORTED * min(space.base.ensemble.size, trials) * (network + _MEMBER)
+        + _EXPORTED * members * (network + _MEMBER)
     )
 
 
@@ -135,7 +135,7 @@ def largest(space: SearchSpace, image_shape: tuple[int, int, int], classes: int)
     """
     values: dict[str, list[Any]] = {}
     for name, searched in space.searched.items():
-        options = [*(searched.candidates or searched.allowed), *_unsearched(name, searched)]
+        options = [*(searched.candidates or searched.allowed), *searched.otherwise(name)]
         if name in _EITHER_WAY:
             values[name] = options
         elif name in _LARGER:
@@ -148,12 +148,6 @@ def largest(space: SearchSpace, image_shape: tuple[int, int, int], classes: int)
         (configuration for configuration in combined if misfit(configuration.network, image_shape) is None),
         key=lambda configuration: network_bytes(configuration.network, image_shape, classes),
     )
-
-
-def _unsearched(name: str, searched: Searched) -> list[Any]:
-    """What a parameter is where its condition does not hold."""
-    section, field = name.split(".")
-    return [default(section, field)] if searched.when else []
 
 
 def in_words(size: float) -> str:

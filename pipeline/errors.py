@@ -14,7 +14,7 @@ class ConveneError(Exception):
 
 
 class InputError(ConveneError):
-    """What was asked is wrong: names the field, the value and what is allowed. Nothing was written."""
+    """What was asked is wrong: names the field, the value and what is allowed. All is as it was."""
 
     exit_code = 2
 

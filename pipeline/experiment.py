@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from pipeline import descriptions
 from pipeline.credentials import scrubbed, shown
@@ -52,7 +53,7 @@ def first_line(error: Exception) -> str:
 @contextmanager
 def alone(uri: str) -> Iterator[None]:
     """One process at a time, where the URI is that of an SQLite file: two would both make its tables."""
-    path = uri.partition("?")[0].removeprefix("sqlite:///")
+    path = unquote(uri.partition("?")[0].removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not Path(path).parent.is_dir():
         yield
         return

@@ -37,9 +37,10 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> Outcome:
     kept, dataset, config = sweep.kept, sweep.dataset, sweep.space.base.ensemble
     studied = sweep.study.trials()
     candidates = _candidates(kept, studied)
-    if len(candidates) < min(config.size, sum(trial.state == "COMPLETE" for trial in studied)):
+    kept_best = kept.space.base.ensemble.networks
+    if config.size > kept_best and len(candidates) < sum(trial.state == "COMPLETE" for trial in studied):
         raise InputError(
-            f"ensemble.size = {config.size}: only {len(candidates)} networks were kept (ensemble.keep)"
+            f"ensemble.size = {config.size}: only the {kept_best} best networks were kept (ensemble.keep)"
         )
     scored = _score_and_export(kept, dataset, config, candidates)
     tracker.settle()

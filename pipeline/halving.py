@@ -29,7 +29,9 @@ def rungs(space: SearchSpace) -> set[int]:
 def most_epochs(space: SearchSpace) -> int:
     """The most that any configuration of the space trains for."""
     searched = space.searched.get("training.epochs")
-    return max(searched.candidates or []) if searched else space.base.training.epochs
+    if not searched:
+        return space.base.training.epochs
+    return int(max([*(searched.candidates or []), *searched.otherwise("training.epochs")]))
 
 
 def is_weak(value: float, others: Sequence[float], search: SearchConfig) -> bool:

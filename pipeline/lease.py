@@ -55,7 +55,11 @@ def is_held(files: Storage) -> bool:
 
 @contextmanager
 def _locked(files: Storage, busy: InputError) -> Iterator[None]:
-    with files.local(_LOCK).open("a") as file:
+    try:
+        lock = files.local(_LOCK).open("a")
+    except OSError as error:
+        raise InputError(f"{files.at(_LOCK)}: cannot be written to: {error.strerror}") from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -47,6 +47,8 @@ class SweepView:
     """Columns of the table that were searched."""
     outcome: Outcome | None
     """Of the last final stage, if there was one."""
+    test_reads: int
+    """How often the test set was opened for it."""
     table: "pd.DataFrame"
     """As `trials.parquet`."""
     resume: str
@@ -92,8 +94,8 @@ def view(name: str, storage: str | Path) -> SweepView:
         table = trials.table_of(kept, space, opening.recorded_trials(kept))
     states = {str(state): int(count) for state, count in table["state"].value_counts(sort=False).items()}
     searched = [name for name in space.searched if name in table]
-    asked, resume = space.base.search.trials, kept.command("resume")
-    return SweepView(name, state, asked, states, searched, result, table, resume)
+    asked, reads, resume = space.base.search.trials, len(kept.test_reads), kept.command("resume")
+    return SweepView(name, state, asked, states, searched, result, reads, table, resume)
 
 
 def _state(kept: SweepRecord) -> str:

@@ -33,7 +33,7 @@ class ModelCard:
     """Of the network that is best on the validation images."""
     members: tuple[ScoredMember, ...]
     versions: Mapping[str, str]
-    """Of the packages that trained and exported it, by name."""
+    """Of the packages that trained it, by name."""
 
 
 def _percent(share: float) -> str:

@@ -66,7 +66,7 @@ class Observer(tune.Callback, tune.Stopper):
         config, study, files = sweep.space.base, sweep.study, sweep.kept.files
         self._study, self._tracker, self._files = study, tracker, files
         self._search, self._budget, self._watch = config.search, budget, watch
-        self._keep = max(config.ensemble.keep, config.ensemble.size)
+        self._keep = config.ensemble.networks
         self._views: dict[int, TrialView] = {}
         self._stops: dict[int, str] = {}
         self._killed: Counter[int] = Counter()
@@ -195,13 +195,21 @@ class Observer(tune.Callback, tune.Stopper):
         if self._fatal is not None:
             return
         view = self._views.pop(number, None)
-        if view and view.epochs and state in self._last:
-            self._last[state][number] = view.epochs[-1]
-        self._forget_networks(number)
+        with self._noting_what_is_fatal():
+            if state in self._last and (last := self._last_epoch(number, view)):
+                self._last[state][number] = last
+            self._forget_networks(number)
         if view:
             self._tracker.show(replace(view, state=state, reason=reason, ended=time.time()))
         self.progress = _progress(self._study, self._search, self._budget)
         self._show(f"trial {number} {state}" + (f": {reason}" if reason else ""))
+
+    def _last_epoch(self, number: int, view: TrialView | None) -> Epoch | None:
+        """What a trial came to; one that time did not allow to go on was at work in an earlier process."""
+        if view and view.epochs:
+            return view.epochs[-1]
+        record = checkpoint.load_record(self._files, number)
+        return record.last if record else None
 
     @contextmanager
     def _noting_what_is_fatal(self) -> Iterator[None]:

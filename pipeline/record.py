@@ -31,6 +31,8 @@ EXPORT = "exports/ensemble"
 _SPACE, _ABOUT, _READS = "search_space.toml", "sweep.json", "test_reads.json"
 _TRIALS, _RESULT = "trials.parquet", "result.json"
 _REPORT = "report.html"
+_LONGEST_NAME = 100  # characters: a folder's may have 255 bytes, with what is put around it
+_NUMBER = 10  # of these for `-2`
 
 
 @dataclass(frozen=True)
@@ -281,9 +283,10 @@ def names(storage: Storage) -> list[str]:
 
 def check_name(name: str) -> None:
     """Raises InputError where a name cannot be a sweep's."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+    if len(name) > _LONGEST_NAME or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(
-            f"--name {name!r}: must be letters, digits, '.', '_' and '-', and begin with one of the first two"
+            f"--name {name!r}: must be at most {_LONGEST_NAME} letters, digits, '.', '_' and '-', and begin "
+            "with one of the first two"
         )
 
 
@@ -299,7 +302,7 @@ def check_free(storage: Storage, name: str) -> None:
 
 def free_name(storage: Storage, stem: str) -> str:
     """What is left of `stem` where only a name's characters count, numbered where it is taken."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-") or "sweep"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-")[: _LONGEST_NAME - _NUMBER] or "sweep"
     return numbered(stem, lambda name: storage.exists(f"{_FOLDER}/{name}"))
 
 

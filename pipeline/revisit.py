@@ -41,16 +41,16 @@ def sync_sweep(name: str, *, storage: str | Path = DEFAULT_STORAGE) -> int:
     Raises:
         InputError: if there is no such sweep, its data has changed, or the server does not answer.
     """
-    sweep = open_sweep(name, storage)
-    kept = sweep.kept
-
     from pipeline.final import show
 
-    with kept.exclusive(), tracker_of(sweep, ends=False) as tracker:
-        if result := kept.result:
-            show(tracker, sweep, result)
-        else:
-            tracker.end("KILLED")
+    kept = SweepRecord.open(Storage(str(storage)), name)
+    with kept.exclusive():
+        sweep = open_sweep(name, storage)
+        with tracker_of(sweep, ends=False) as tracker:
+            if result := kept.result:
+                show(tracker, sweep, result)
+            else:
+                tracker.end("KILLED")
     return tracker.waiting
 
 
@@ -75,13 +75,14 @@ def rebuild_ensemble(
     """
     started = time.monotonic()
     changes = {"ensemble.size": size, "ensemble.rank_by": rank_by}
-    sweep = open_sweep(name, storage, {k: v for k, v in changes.items() if v is not None})
 
     from pipeline.final import finish, note_waiting
 
-    with sweep.kept.exclusive(), tracker_of(sweep, ends=False) as tracker:
-        outcome = finish(sweep, tracker, started)
-    return note_waiting(sweep, outcome, tracker)
+    with SweepRecord.open(Storage(str(storage)), name).exclusive():
+        sweep = open_sweep(name, storage, {k: v for k, v in changes.items() if v is not None})
+        with tracker_of(sweep, ends=False) as tracker:
+            outcome = finish(sweep, tracker, started)
+        return note_waiting(sweep, outcome, tracker)
 
 
 def replay_trial(

@@ -19,6 +19,7 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.config import Configuration, SearchConfig
+from pipeline.errors import WorkError
 from pipeline.search_space import SearchSpace
 
 Misfit = Callable[[Configuration], str | None]
@@ -79,7 +80,7 @@ class Sampler(BaseSampler):
             drawn = self._draw(self._uniform, study, trial)
             if self._fits(drawn) and _key(drawn) not in tried:
                 return drawn
-        raise RuntimeError("no configuration that fits was found")
+        raise WorkError(f"search: of {_UNIFORM_TRIES:,} configurations that were drawn, none fits the images")
 
     def _tried(self, study: optuna.Study, trial: FrozenTrial) -> set[_Key]:
         """What the other trials have. Those that have ended are looked at once: there may be thousands."""
@@ -143,7 +144,8 @@ def every_configuration(
     without number, or too many to count.
     """
     candidates = [
-        [given[name]] if name in given else each.candidates for name, each in space.searched.items()
+        [given.get(name)] if name in given or space.never_applies(name) else each.candidates
+        for name, each in space.searched.items()
     ]
     total = 1
     for values in candidates:

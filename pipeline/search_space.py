@@ -44,6 +44,12 @@ class SearchSpace:
             parameters.get(other, _NOTHING) in values for other, values in self.searched[name].when.items()
         )
 
+    def never_applies(self, name: str) -> bool:
+        """Whether a searched parameter means nothing beside any others."""
+        return any(
+            not values or self.never_applies(other) for other, values in self.searched[name].when.items()
+        )
+
     def applicable(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the parameters that mean something beside the others."""
         kept: dict[str, Any] = {}
@@ -88,6 +94,8 @@ class SearchSpace:
                 if found is None:
                     return None
                 parameters[name] = found
+            elif settings[name] != normal(name, default(*name.split("."))):
+                return None
         return None if unlike - self.searched.keys() else parameters
 
     def to_toml(self) -> str:

@@ -17,7 +17,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from pipeline.config import SECTIONS, flatten, nearest, validate
+from pipeline.config import SECTIONS, default, flatten, nearest, validate
 from pipeline.errors import InputError
 
 SEARCHABLE = ("network", "training")
@@ -54,6 +54,10 @@ class Searched:
         if not math.isclose(steps, round(steps), abs_tol=1e-9):
             return None
         return setting if isinstance(drawn_from, IntDistribution) else float(setting)
+
+    def otherwise(self, name: str) -> list[Any]:
+        """What the field `name` is where its condition does not hold; nothing where it has none."""
+        return [default(*name.split("."))] if self.when else []
 
     @property
     def candidates(self) -> list[Any] | None:

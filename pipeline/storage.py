@@ -27,6 +27,18 @@ def is_out_of_service(error: OSError) -> bool:
     return isinstance(error, StorageError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def _folder(root: str) -> str:
+    """The absolute path. Raises InputError where it cannot be one."""
+    try:
+        path = str(Path(root).expanduser().absolute())
+        path.encode()
+    except RuntimeError as error:  # no such user
+        raise InputError(f"storage = {root!r}: {error}") from None
+    except UnicodeEncodeError:
+        raise InputError(f"storage = {root!r}: the path must be UTF-8") from None
+    return path
+
+
 @final
 class Storage:
     """Files under `root`: a folder, which need not exist yet, or `s3://BUCKET/PREFIX`, whose bucket must.
@@ -42,7 +54,7 @@ class Storage:
     def __init__(self, root: str) -> None:
         self.is_local = "://" not in root
         if self.is_local:
-            self.root = str(Path(root).expanduser().absolute())
+            self.root = _folder(root)
             self._files = fs.SubTreeFileSystem(self.root, fs.LocalFileSystem())
             return
         self.root = root.rstrip("/")

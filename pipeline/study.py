@@ -115,19 +115,20 @@ class Study:
         return [trial for trial in trials if _TAKEN_FROM not in trial.user_attrs]
 
     def take(self, sweep: str, earlier: Sequence["KnownTrial"]) -> None:
-        """Takes over trials of an earlier sweep; the numbers of its own go on after them."""
-        for known in earlier:
-            distributions = {name: self._space.searched[name].distribution for name in known.parameters}
-            self._study.add_trial(
-                optuna.trial.create_trial(
-                    state=TrialState[known.state],
-                    params=dict(known.parameters),
-                    distributions=distributions,
-                    values=known.values,
-                    intermediate_values=dict(known.curve) if self._reports else None,
-                    user_attrs={_TAKEN_FROM: sweep},
+        """Takes over trials of an earlier sweep, but for those that it has; its own go on after them."""
+        with at_once(self._storage):
+            for known in earlier[self.taken :]:
+                distributions = {name: self._space.searched[name].distribution for name in known.parameters}
+                self._study.add_trial(
+                    optuna.trial.create_trial(
+                        state=TrialState[known.state],
+                        params=dict(known.parameters),
+                        distributions=distributions,
+                        values=known.values,
+                        intermediate_values=dict(known.curve) if self._reports else None,
+                        user_attrs={_TAKEN_FROM: sweep},
+                    )
                 )
-            )
         self._count_trials()
 
     def ask(self) -> tuple[int, Configuration]:
@@ -234,13 +235,19 @@ class Study:
 
 def recorded_trials(place: Place, name: str) -> list[StudiedTrial]:
     """A sweep's own trials in order of number. The study is only read, and may be at work meanwhile."""
+    trials = _recorded(place, name)
+    return _studied([trial for trial in trials if _TAKEN_FROM not in trial.user_attrs])
+
+
+def _recorded(place: Place, name: str) -> list[FrozenTrial]:
+    """All trials of a study that is only read; none of one that is only about to be created."""
     if place.journal and not place.journal.exists():
         return []
     try:
         study = optuna.load_study(study_name=name, storage=place.storage(), pruner=NopPruner())
-    except KeyError:  # it is only about to be created
+    except KeyError:
         return []
-    return _studied([trial for trial in study.get_trials() if _TAKEN_FROM not in trial.user_attrs])
+    return study.get_trials()
 
 
 def _studied(trials: Sequence[FrozenTrial]) -> list[StudiedTrial]:
@@ -271,9 +278,10 @@ class KnownTrial:
 
 def known_trials(place: Place, name: str, then: SearchSpace, now: SearchSpace) -> list[KnownTrial]:
     """The ended trials of an earlier study that lie in the space of now."""
-    study = optuna.load_study(study_name=name, storage=place.storage(), pruner=NopPruner())
     known = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+    for trial in _recorded(place, name):
+        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            continue
         parameters = now.parameters(then.configuration(trial.params, trial.number))
         if parameters is not None:
             state: State = "COMPLETE" if trial.state is TrialState.COMPLETE else "PRUNED"

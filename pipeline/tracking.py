@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import final
+from urllib.parse import quote
 
 from pipeline import experiment
 from pipeline.descriptions import Standing, TrialView
@@ -44,7 +45,8 @@ def place(storage: Storage) -> TrackingPlace:
             f"storage = {storage.root}: MLflow keeps no database there; set MLFLOW_TRACKING_URI to a server"
         )
     if not uri:
-        return TrackingPlace(f"sqlite:///{storage.local('mlflow.db')}", storage.local("artifacts").as_uri())
+        database = quote(str(storage.local("mlflow.db")), safe="/ ")  # SQLAlchemy takes it for a URL's path
+        return TrackingPlace(f"sqlite:///{database}", storage.local("artifacts").as_uri())
     where = TrackingPlace(uri, None)
     if where.is_server:
         _check_answers(where.shown)

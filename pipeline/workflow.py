@@ -14,6 +14,7 @@ from optuna.exceptions import StorageInternalError
 
 from pipeline import datasets, disk, opening, record, search_space, versions
 from pipeline.budget import TimeBudget
+from pipeline.config import Configuration
 from pipeline.credentials import shown
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError, Interrupted, WorkError
@@ -69,7 +70,6 @@ def run_sweep(
     store.check_writable()
 
     from pipeline import allotment, cluster, tracking
-    from pipeline.observer import Progress
     from pipeline.runs import SweepRuns
 
     where = tracking.place(store)
@@ -77,10 +77,7 @@ def run_sweep(
     misfit = opening.misfit_of(space, dataset)
     known = _known(space, dataset, store)
     budget = TimeBudget(started, config, test_images=len(dataset.test))
-
-    def say(event: str) -> None:
-        watch(Progress(config.search.trials, config.search.quality, budget.end, event=event))
-
+    say = _before_the_first(config, budget, watch)
     with allotment.join(address, space, dataset, say) as resources:
         cluster.check_storage(store)
         room = disk.room(space, dataset, resources.most, store)
@@ -96,13 +93,13 @@ def run_sweep(
         kept = SweepRecord.create(store, name, space, about)
         with kept.exclusive(), _resumable(kept):
             study = Study(space, misfit, place, study_name)
-            if config.search.start_from:
-                study.take(config.search.start_from, known)
+            if known:
+                study.take(str(config.search.start_from), known)
             sweep = OpenSweep(kept, space, dataset, study)
             with tracking.Tracker(SweepRuns(where, kept, space, dataset, fresh=True)) as tracker:
                 _search(sweep, resources, tracker, budget, watch)
                 outcome = _finish(sweep, tracker, started)
-    return _closed(sweep, outcome, tracker)
+            return _closed(sweep, outcome, tracker)
 
 
 def resume_sweep(
@@ -134,35 +131,43 @@ def resume_sweep(
     started = time.monotonic()
     if more < 0:
         raise InputError(f"more = {more}: must be at least 0")
-    sweep = open_sweep(name, storage, overrides, more=more)
-    if (result := sweep.kept.result) and sweep.study.has_ended and not more:
-        return result, False
+    kept = SweepRecord.open(Storage(str(storage)), name)
+    with kept.exclusive():
+        sweep = open_sweep(name, storage, overrides, more=more)
+        to_train = more > 0 or not sweep.study.has_ended
+        if (result := kept.result) and result.ended and not to_train:
+            return result, False
 
-    from pipeline import allotment, cluster
+        from pipeline import allotment, cluster
+        from pipeline.revisit import tracker_of
+
+        config = sweep.space.base
+        budget = TimeBudget(started, config, test_images=len(sweep.dataset.test))
+        say = _before_the_first(config, budget, watch)
+        known = [] if len(sweep.study) else _known(sweep.space, sweep.dataset, kept.storage)
+        with ExitStack() as stack:
+            resources = None
+            if to_train:
+                joining = allotment.join(address, sweep.space, sweep.dataset, say)
+                resources = stack.enter_context(joining)
+                cluster.check_storage(kept.storage)
+            stack.enter_context(_resumable(kept))
+            if more:
+                _enlarge(sweep)
+            if known:  # a process that was killed may have taken some of them
+                sweep.study.take(str(config.search.start_from), known)
+            tracker = stack.enter_context(tracker_of(sweep))
+            if resources:
+                _search(sweep, resources, tracker, budget, watch)
+            outcome = _finish(sweep, tracker, started)
+        return _closed(sweep, outcome, tracker), True
+
+
+def _before_the_first(config: Configuration, budget: TimeBudget, watch: Watch) -> Callable[[str], None]:
+    """Tells who watches what happens before the first trial."""
     from pipeline.observer import Progress
-    from pipeline.revisit import tracker_of
 
-    kept, config = sweep.kept, sweep.space.base
-    budget = TimeBudget(started, config, test_images=len(sweep.dataset.test))
-
-    def say(event: str) -> None:
-        watch(Progress(config.search.trials, config.search.quality, budget.end, event=event))
-
-    with ExitStack() as stack:
-        stack.enter_context(kept.exclusive())
-        resources = None
-        if more or not sweep.study.has_ended:
-            joining = allotment.join(address, sweep.space, sweep.dataset, say)
-            resources = stack.enter_context(joining)
-            cluster.check_storage(kept.storage)
-        stack.enter_context(_resumable(kept))
-        if more:
-            _enlarge(sweep)
-        tracker = stack.enter_context(tracker_of(sweep))
-        if resources:
-            _search(sweep, resources, tracker, budget, watch)
-        outcome = _finish(sweep, tracker, started)
-    return _closed(sweep, outcome, tracker), True
+    return lambda event: watch(Progress(config.search.trials, config.search.quality, budget.end, event=event))
 
 
 def _enlarge(sweep: OpenSweep) -> None:

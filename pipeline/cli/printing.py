@@ -3,12 +3,9 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from pipeline.cli.options import STORAGE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,11 +35,10 @@ def show_view(view: "SweepView", as_json: bool) -> None:
     """A sweep's leaderboard, members and scores, as far as it has come; or their JSON."""
     outcome = view.outcome
     if as_json:
-        scored = asdict(outcome) if outcome else {"ensemble": None, "best_single": None, "test_reads": 0}
-        keys = ("ensemble", "best_single", "test_reads")
         content = {"name": view.name, "state": view.state, "asked": view.asked, "states": view.states}
+        scored = {key: getattr(outcome, key, None) for key in ("ensemble", "best_single")}
         rows = json.loads(view.table.to_json(orient="records"))  # whose NaN is null
-        print_json(content | {key: scored[key] for key in keys} | {"trials": rows})
+        print_json(content | scored | {"test_reads": view.test_reads, "trials": rows})
         return
     from pipeline import terminal
 
@@ -80,12 +76,11 @@ def _ways_on(outcome: "Outcome") -> list[str]:
     from pipeline.record import SweepRecord
     from pipeline.storage import Storage
 
-    at = "" if outcome.storage == str(Path(STORAGE).absolute()) else f" --storage {outcome.storage}"
-    waiting = outcome.mlflow["waiting"]
-    lacks = f"MLflow lacks {waiting} records; write them with: convene sync {outcome.name}"
+    kept, waiting = SweepRecord(Storage(outcome.storage), outcome.name), outcome.mlflow["waiting"]
+    lacks = f"MLflow lacks {waiting} records; write them with: {kept.command('sync')}"
     return [
-        f"report:   {SweepRecord(Storage(outcome.storage), outcome.name).report}",
-        f"browse:   convene ui{at}",
+        f"report:   {kept.report}",
+        f"browse:   {kept.command('ui')}",
         f"ensemble: {outcome.export}",
         *([lacks] if waiting else []),
     ]

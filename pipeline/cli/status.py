@@ -1,5 +1,6 @@
 """`convene status`."""
 
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def in_words(server: "JobServer", job: "Job") -> str:
     if job.message:
         lines.append(job.message.strip())
     if job.storage:
-        lines.append(f"look at it: convene show {job.name} --storage {job.storage}")
+        lines.append(f"look at it: convene show {job.name} --storage {shlex.quote(job.storage)}")
     if not job.has_ended:
         lines += [f"follow it:  {server.command('logs', job)}", f"stop it:    {server.command('stop', job)}"]
     elif job.state != "SUCCEEDED" and job.holds_name and job.storage:

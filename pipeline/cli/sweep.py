@@ -1,5 +1,6 @@
 """`convene sweep`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,6 @@ def trial_count(trials: str | None) -> int | None:
     """The number in `--trials 16` or `--trials +16`."""
     if trials is None:
         return None
-    if not trials.removeprefix("+").isdecimal() or not int(trials):
+    if not re.fullmatch(r"\+?0*[1-9]\d{0,8}", trials, re.ASCII):
         raise InputError(f"--trials {trials}: must be a whole number of at least 1, or +N")
     return int(trials)

@@ -13,10 +13,13 @@ def sync(name: str, storage: str, as_json: bool) -> None:
     """Write to MLflow what it lacks of the sweep NAME, and nothing twice."""
     from pipeline import revisit
     from pipeline.errors import WorkError
+    from pipeline.record import SweepRecord
+    from pipeline.storage import Storage
 
     waiting = revisit.sync_sweep(name, storage=storage)
     if waiting:
-        raise WorkError(f"MLflow did not take {waiting} records of {name}; try again: convene sync {name}")
+        again = SweepRecord(Storage(storage), name).command("sync")
+        raise WorkError(f"MLflow did not take {waiting} records of {name}; try again: {again}")
     if as_json:
         print_json({"name": name, "waiting": 0})
     else:

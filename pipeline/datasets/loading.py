@@ -130,6 +130,13 @@ def _divided(collection: Collection, config: DataConfig) -> tuple[Images, Images
 
 def _check_classes(collection: Collection, config: DataConfig, missing: list[str]) -> None:
     classes = collection.classes
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # a folder's, as the system gives bytes that are no text
+            raise InputError(
+                f"data.source = {config.source!r}: class {name!r}: the name must be UTF-8"
+            ) from None
     if len(classes) < 2:
         raise InputError(f"data.source = {config.source!r}: only one class, {classes[0]!r}; two are needed")
     needed = 1 + len(missing)

@@ -15,13 +15,18 @@ def check_room(count: int, shape: tuple[int, int, int], where: str) -> None:
     `where` names them. Their pixels alone are counted, which are held at least once: nothing is refused that
     fits. Where the system does not tell what there is, nothing is refused at all.
     """
-    needed, there = count * prod(shape), available()
+    channels, height, width = shape
+    what = f"{where}: {count:,} images of {width}x{height} pixels and {channels} channels"
+    check_bytes(count * prod(shape), what, "; set a smaller data.image_size, or data.color to grey")
+
+
+def check_bytes(needed: int, what: str, advice: str = "") -> None:
+    """Raises InputError where `what` needs more bytes than memory holds; see `check_room`."""
+    there = available()
     if there is not None and needed > there:
-        channels, height, width = shape
         raise InputError(
-            f"{where}: {count:,} images of {width}x{height} pixels and {channels} channels take "
-            f"{needed / 1e9:.3g} GB decoded, but this machine has {there / 1e9:.3g} GB of memory left; "
-            "set a smaller data.image_size, or data.color to grey"
+            f"{what} take {needed / 1e9:.3g} GB, but this machine has {there / 1e9:.3g} GB of memory "
+            f"left{advice}"
         )
 
 

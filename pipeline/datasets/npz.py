@@ -1,17 +1,21 @@
 """A `.npz` file of images and labels, as Keras and others lay it out."""
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from pipeline.datasets.labels import as_labels, encode
+from pipeline.datasets.memory import check_bytes
 from pipeline.datasets.pixels import as_pixels
 from pipeline.datasets.splits import Collection, Images
 from pipeline.errors import InputError
@@ -59,10 +63,21 @@ def read(path: Path) -> Collection:
 
 def _array(file: NpzFile, path: Path, name: str) -> NDArray[Any]:
     try:
+        _check_room(file, path, name)
         array = np.asarray(file[name])
-    except ValueError as error:
+    except (ValueError, OverflowError, MemoryError, TokenError) as error:  # of headers that are broken
         raise InputError(f"{path}: array {name} cannot be read: {error}") from None
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def _check_room(file: NpzFile, path: Path, name: str) -> None:
+    """By the array's header, before its values are unpacked."""
+    assert file.zip, "it is open"
+    with file.zip.open(f"{name}.npy") as stream:
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    check_bytes(math.prod(shape) * dtype.itemsize, f"{path}: the values of {name}")
 
 
 @contextmanager

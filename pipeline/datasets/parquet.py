@@ -157,9 +157,10 @@ def _batches(path: Path, config: DataConfig) -> Iterator[tuple[Any, Any]]:
             ("data.image_column", config.image_column),
             ("data.label_column", config.label_column),
         ):
-            if column not in schema.names:
+            if schema.names.count(column) != 1:
+                has = "more than one such" if column in schema.names else "no such"
                 raise InputError(
-                    f"{field} = {column!r}: no such column in {path}, which has {', '.join(schema.names)}"
+                    f"{field} = {column!r}: {has} column in {path}, which has {', '.join(schema.names)}"
                 )
         for batch in file.iter_batches(_BATCH_ROWS, columns=[config.image_column, config.label_column]):
             if len(batch):

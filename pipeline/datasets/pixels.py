@@ -30,7 +30,7 @@ def as_pixels(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
 
 
 def _as_uint8(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    if values.dtype == np.uint8:
+    if values.dtype == np.uint8 or not values.ndim:
         return values
     if values.dtype.kind == "b":
         return values.astype(np.uint8) * np.uint8(255)

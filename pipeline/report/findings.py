@@ -145,5 +145,6 @@ def _ensembled(
     logits = {number: checkpoint.load_logits(kept.files, number) for number in numbers}
     if not logits:
         return ()
-    rank_by = space.base.ensemble.rank_by
-    return tuple(by_size(logits, dataset.valid.labels, largest=_LARGEST, rank_by=rank_by))
+    config = space.base.ensemble
+    largest = min(_LARGEST, config.networks)
+    return tuple(by_size(logits, dataset.valid.labels, largest=largest, rank_by=config.rank_by))
