@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import pictures
+from pipeline import diagnosis, pictures
 from pipeline.datasets import Dataset, iterate_images
 from pipeline.errors import InputError
 from pipeline.pictures import Pixels, Predicted
@@ -147,7 +147,8 @@ def errors(chosen: Subject, wish: Wish) -> Exhibit:
     numbers = {"errors": len(wrong), "images": len(labels), "shown": rows}
     if not predicted:
         return Exhibit({}, numbers)
-    title = f"{_of(chosen)}: {len(wrong)} errors on {len(labels):,} validation images"
+    count = f"{len(wrong):,} error{'' if len(wrong) == 1 else 's'}"
+    title = f"{_of(chosen)}: {count} on {len(labels):,} validation images"
     title += f"\nthe {len(predicted)} that it was surest of" if len(predicted) < len(wrong) else ""
     return Exhibit({"errors": pictures.errors(predicted, chosen.dataset.classes, title)}, numbers)
 
@@ -155,9 +156,7 @@ def errors(chosen: Subject, wish: Wish) -> Exhibit:
 def confusion(chosen: Subject, wish: Wish) -> Exhibit:
     """How many validation images of each class are taken for which."""
     labels, classes = chosen.dataset.valid.labels, chosen.dataset.classes
-    found = chosen.valid_probabilities().argmax(axis=1)
-    counts = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(counts, (labels, found), 1)
+    counts = diagnosis.confusion(chosen.valid_probabilities(), labels)
     right = int(counts.trace())
     title = f"{_of(chosen)}: {right:,} of {len(labels):,} validation images are right"
     figure = pictures.confusion(counts, classes, title)

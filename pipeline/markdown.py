@@ -20,9 +20,8 @@ def percent(share: float) -> str:
 
 
 def code(value: object) -> str:
-    """Verbatim, also in a table."""
-    text = " ".join(f"{value}".replace("`", "'").split())
-    return "`" + text.replace("|", r"\|") + "`"
+    """Verbatim."""
+    return "`" + " ".join(f"{value}".replace("`", "'").split()) + "`"
 
 
 def plain(text: str) -> str:

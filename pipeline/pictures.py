@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _NUMBERED = 20  # classes whose confusions are written out as numbers
 _NAMED = 40  # classes whose names stand at the confusion matrix
 _BARS = 10  # classes whose probabilities are drawn
 _DOTS = 150  # per inch
+_CHARACTERS = 11  # of a title, per inch
 
 _styled = matplotlib.rc_context(
     {
@@ -71,7 +73,7 @@ def samples(classes: Sequence[str], images: Sequence[Sequence[Pixels]], title: s
     names = [_short(name) for name in classes]
     beside = 0.5 + 0.12 * max(map(len, names))  # inches that the longest takes
     figure = Figure(figsize=(0.8 * columns * wide / high + beside, 0.8 * len(images) + 0.6))
-    figure.suptitle(title)
+    _title(figure, title)
     axes = figure.subplots()
     axes.imshow(canvas)
     middles = np.arange(len(images)) * high + (height - 1) / 2
@@ -88,7 +90,7 @@ def filters(weights: Maps, limit: float, title: str) -> Figure:
     grid = montage(weights)
     height, width = _inches(grid, largest=7)
     figure = Figure(figsize=(width + 1.3, height + 0.5))
-    figure.suptitle(title)
+    _title(figure, title)
     axes = figure.subplots()
     drawn = _draw_maps(axes, grid, limit)
     figure.colorbar(drawn, ax=axes, label="weight", shrink=0.8)
@@ -99,7 +101,7 @@ def filters(weights: Maps, limit: float, title: str) -> Figure:
 def feature_maps(pixels: Pixels, stages: Sequence[tuple[str, Maps]], title: str) -> Figure:
     """An image, and what a layer makes of it in stages, each on a scale of its own with 0 in white."""
     figure = Figure(figsize=(2.2 + 5.4 * len(stages), 5.4))
-    figure.suptitle(title)
+    _title(figure, title)
     image, *places = figure.subplots(1, 1 + len(stages), width_ratios=[0.4, *[1] * len(stages)])
     _show(image, pixels)
     image.set_title("the image")
@@ -129,7 +131,7 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], title: s
     number = len(classes)
     side = min(10.0, max(3.5, 0.55 * number))
     figure = Figure(figsize=(side + 1.5, side + 1))
-    figure.suptitle(title)
+    _title(figure, title)
     axes = figure.subplots()
     off_diagonal = np.ma.masked_array(counts, np.eye(number, dtype=bool))
     most = max(1, int(off_diagonal.max())) if number > 1 else 1
@@ -200,10 +202,16 @@ def percent(share: float) -> str:
     return f"{share:.1%}".replace("%", " %")
 
 
+def _title(figure: Figure, text: str) -> None:
+    """On as many lines as its width asks for."""
+    across = int(figure.get_figwidth() * _CHARACTERS)
+    figure.suptitle("\n".join(textwrap.fill(line, across) for line in text.splitlines()))
+
+
 def _grid(rows: int, columns: int, cell: tuple[float, float], title: str) -> tuple[Figure, NDArray[Any]]:
     """A figure of axes [row, column], each of so many inches (width, height)."""
     figure = Figure(figsize=(max(3.5, columns * cell[0] + 0.6), rows * cell[1] + 0.6))
-    figure.suptitle(title)
+    _title(figure, title)
     grid: NDArray[Any] = figure.subplots(rows, columns, squeeze=False)
     return figure, grid
 

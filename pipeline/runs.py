@@ -15,7 +15,6 @@ from pipeline.record import Outcome, ScoredEnsemble, SweepRecord
 from pipeline.search_space import SearchSpace
 
 STATUSES = {"RUNNING": "RUNNING", "COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
-_BATCH = 900  # metrics that MLflow takes at once, at most 1,000
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class SweepRuns:
         return _Shown(run_id, False, max((point.step for point in history), default=0), ended)
 
     def _log_trial(self, shown: _Shown, view: TrialView, tags: Mapping[str, str]) -> None:
-        """In as few calls as there can be: the parameters once, and a row an epoch, whose step it is."""
+        """The parameters once, and a row an epoch, whose step it is."""
         from mlflow.entities import Metric, Param, RunTag
 
         time = now()
@@ -128,12 +127,8 @@ class SweepRuns:
         ]
         settings = {} if shown.described else view.settings
         parameters = [Param(name, text(value)) for name, value in settings.items() if value is not None]
-        client = self._parts.client
-        client.log_batch(
-            shown.run_id, rows[:_BATCH], parameters, [RunTag(name, value) for name, value in tags.items()]
-        )
-        for first in range(_BATCH, len(rows), _BATCH):
-            client.log_batch(shown.run_id, rows[first : first + _BATCH])
+        told = [RunTag(name, value) for name, value in tags.items()]
+        self._parts.client.log_batch(shown.run_id, rows, parameters, told)  # in batches, where there are many
         if not shown.described:
             self._parts.log_dataset(shown.run_id)
 

@@ -6,9 +6,8 @@ from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
-from pipeline import checkpoint, ensemble, opening
+from pipeline import checkpoint, diagnosis, ensemble, opening
 from pipeline.config import NetworkConfig
 from pipeline.datasets import Dataset
 from pipeline.ensemble import AveragedLogits
@@ -41,7 +40,7 @@ class Subject:
     def valid_probabilities(self) -> Probabilities:
         """Of the validation images, from the stored logits."""
         logits = {m.trial: checkpoint.load_logits(self.kept.files, m.trial) for m in self.members}
-        return np.asarray(softmax(average(logits, self.members), axis=1))
+        return diagnosis.probabilities(average(logits, self.members))
 
     def networks(self) -> AveragedLogits:
         """The members' networks, in evaluation mode. Raises InputError where one was not kept."""

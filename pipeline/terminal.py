@@ -106,7 +106,8 @@ def _leaderboard(table: "pd.DataFrame", searched: Sequence[str], members: Sequen
     scored = {"trial": "trial", "valid_loss": "loss", "valid_accuracy": "accuracy"}
     short = {name: name.partition(".")[2].replace("_", "\n") for name in searched}
     board = _table("", *scored.values(), "epochs", *short.values(), left=("epochs",))
-    for row in table.head(_LEADERBOARD_ROWS).to_dict("records"):
+    shown = table.head(_LEADERBOARD_ROWS).astype(object)
+    for row in shown.where(shown.notna(), None).to_dict("records"):
         board.add_row(
             "*" if row["trial"] in members else "",
             *(_cell(row.get(name)) for name in scored),
@@ -237,10 +238,10 @@ def _table(*headings: str, left: Sequence[str]) -> Table:
 
 
 def _cell(value: Any) -> str:
-    """A value in few characters; nothing for None and NaN."""
+    """A value in few characters; nothing for None."""
     if hasattr(value, "__len__") and not isinstance(value, str):
         return " ".join(map(str, value))
-    if value is None or value != value:
+    if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.4f}" if 0.001 <= abs(value) < 10 else f"{value:.3g}"

@@ -191,7 +191,11 @@ class Tracker:
             return list(self._pending.items())
 
     def _write(self, batch: list[tuple[int | str, Callable[[], None]]]) -> bool:
-        """Whether MLflow took it all, but for what has changed since."""
+        """Whether MLflow took it all, but for what has changed since.
+
+        A record that it refuses does not hold up the others; where it is away, none is tried after the first.
+        """
+        took_all = True
         for key, write in batch:
             if self._pending.get(key) is not write:
                 continue  # there is a newer picture of it
@@ -201,13 +205,30 @@ class Tracker:
                 if not self._failing:
                     logger.warning("MLflow does not take records: %s", experiment.first_line(error))
                 self._runs.forget()
-                with self._changed:
-                    self._failing = True
-                    self._changed.notify_all()
-                return False
-            with self._changed:
-                self._failing = False
-                if self._pending.get(key) is write:
-                    del self._pending[key]
-                self._changed.notify_all()
-        return True
+                took_all = False
+                self._note(failing=True)
+                if not _is_refusal(error):
+                    break
+            else:
+                self._note(failing=not took_all, written=(key, write))
+        return took_all
+
+    def _note(self, *, failing: bool, written: tuple[int | str, Callable[[], None]] | None = None) -> None:
+        with self._changed:
+            self._failing = failing
+            if written and self._pending.get(written[0]) is written[1]:
+                del self._pending[written[0]]
+            self._changed.notify_all()
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether MLflow answered, and does not want this very record (HTTP 400 to 499)."""
+    from mlflow.exceptions import MlflowException
+    from requests import HTTPError
+
+    status = 0
+    if isinstance(error, HTTPError) and error.response is not None:
+        status = error.response.status_code
+    elif isinstance(error, MlflowException):
+        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+    return 400 <= status < 500

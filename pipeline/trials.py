@@ -35,7 +35,7 @@ def views(sweep: OpenSweep) -> Iterator[TrialView]:
 
 
 def table(sweep: OpenSweep, runs: Mapping[int, str]) -> "pd.DataFrame":
-    """One row a trial, with its last epoch and configuration; best first by validation loss, FAIL last.
+    """One row a trial, with its last epoch and configuration; best first by the objective, FAIL last.
 
     `runs` are the trials' MLflow runs, as far as there are. `pareto` is there where there are several
     objectives: whether no other trial beats it in all.
@@ -69,9 +69,13 @@ def table_of(kept: SweepRecord, space: SearchSpace, studied: Sequence[StudiedTri
                 **space.settings(trial.parameters, trial.number),
             }
         )
-    return pd.DataFrame(
-        rows, columns=None if rows else ["trial", "state", "reason", "valid_loss"]
-    ).sort_values(["state", "valid_loss", "trial"], key=_by_outcome, ignore_index=True)
+    search = space.base.search
+    found = pd.DataFrame(rows, columns=None if rows else ["trial", "state", "reason", search.quality])
+    for name in found.columns.intersection(list(space.searched)):
+        if found[name].hasnans and all(type(row.get(name, 0)) is int for row in rows):
+            found[name] = found[name].astype("Int64")  # or whole numbers were floats beside what has none
+    by, upwards = ["state", search.quality, "trial"], [True, search.falls, True]
+    return found.sort_values(by, ascending=upwards, key=_by_outcome, ignore_index=True)
 
 
 def images_trained(sweep: OpenSweep) -> int:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import struct
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.lib import format as npy_format
 from PIL import Image
 
 from pipeline.config import DataConfig
@@ -48,6 +50,25 @@ def npz(*parts: str, **arrays: Any) -> Case:
         return "a.npz"
 
     return write, {}, ["a.npz", *parts]
+
+
+def huge_npz(folder: Path) -> str:
+    """A header that promises 10^18 bytes."""
+    header = io.BytesIO()
+    npy_format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 10**9)}
+    )
+    with zipfile.ZipFile(folder / "a.npz", "w") as file:
+        for name in ("x", "y"):
+            file.writestr(f"{name}.npy", header.getvalue())
+    return "a.npz"
+
+
+def twice(folder: Path) -> str:
+    """A table with two columns of one name."""
+    table = pa.table([pa.array(PIXELS), pa.array(PIXELS), pa.array(LABELS)], ["image", "image", "label"])
+    pq.write_table(table, folder / "a.parquet")
+    return "a.parquet"
 
 
 def parquet(*parts: str, config: dict[str, Any] | None = None, **columns: Any) -> Case:
@@ -168,6 +189,7 @@ CASES: dict[str, Case] = {
     "class only in test": files(
         some("train/a", "train/b", "test/a", "test/b", "test/wolf"), "test: class 'wolf'", "train", "a, b"
     ),
+    "no text for a name": files(some("a", "caf\udce9"), "class 'caf\\udce9'", "must be UTF-8"),
     "class not in valid": files(some("train/a", "train/b", "val/a"), "val: class 'b'", "is missing"),
     "no tests": files(
         some("train/a", "train/b") | {"test/a/x.txt": b"", "test/b/x.txt": b""}, "test: no images", ".webp"
@@ -193,6 +215,8 @@ CASES: dict[str, Case] = {
     "npz, no square": npz("shape (12, 17)", "side²", x=np.zeros((12, 17), np.uint8), y=LABELS),
     "npz, no images": npz("shape (0, 4, 4)", x=IMAGES[:0], y=LABELS[:0]),
     "npz, a number": npz("shape ()", x=np.uint8(3), y=LABELS),
+    "npz, a number of another type": npz("shape ()", x=np.int64(3), y=LABELS),
+    "npz, too large": (huge_npz, {}, ["a.npz: the values of x take 1e+09 GB", "memory left"]),
     "npz, one-hot": npz("y: shape (12, 2)", "one whole number", x=IMAGES, y=np.eye(2)[LABELS]),
     "npz, fractional labels": npz("label 0.5", NO_LABEL, x=IMAGES, y=LABELS + 0.5),
     "npz, label is not a number": npz("label nan", NO_LABEL, x=IMAGES, y=np.where(LABELS, np.nan, 0)),
@@ -237,6 +261,7 @@ CASES: dict[str, Case] = {
         label=LABELS,
         config={"label_column": "kind"},
     ),
+    "parquet, a column twice": (twice, {}, ["data.image_column = 'image'", "more than one such column"]),
     "parquet, no rows": parquet(
         "no rows", image=pa.array([], pa.list_(pa.uint8())), label=pa.array([], pa.int64())
     ),

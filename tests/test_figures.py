@@ -151,6 +151,27 @@ def test_curves_are_one_trace_a_kind_with_gaps() -> None:
     assert trace(figure, "in the ensemble")["y"] == [0.8, 0.3, None]
 
 
+def test_curves_of_a_sweep_at_work_are_not_those_of_stopped_trials() -> None:
+    at_work = [Course(0, "RUNNING", (0.9,)), Course(1, "FAIL", (0.8,)), Course(2, "PRUNED", (0.7,))]
+    figure = figures.learning_curves(at_work, "valid_loss", [])
+    ends = {name: trace(figure, name)["y"] for name in ("still running", "failed", "stopped early")}
+    assert ends == {"still running": [0.9, None], "failed": [0.8, None], "stopped early": [0.7, None]}
+
+
+def test_where_none_is_complete_the_members_are_stopped_trials() -> None:
+    figure = figures.history([Course(3, "PRUNED", (0.7,))], "valid_loss", [3], minimize=True)
+    assert trace(figure, "in the ensemble")["x"] == [3]
+
+
+@pytest.mark.parametrize("counts", [[359], [3, 2, 4], [1, 300], [2, 40, 5000]])
+def test_no_bar_of_confidence_leaves_its_picture(counts: list[int]) -> None:
+    bins = [CalibrationBin(count, count, 0.9) for count in counts]
+    axis = figures.confidences(bins).layout["yaxis"]
+    if "range" in axis:  # else plotly.js finds one
+        assert axis["type"] == "log"
+        assert axis["range"][0] < 0 and axis["range"][1] > math.log10(max(counts))
+
+
 def test_of_many_curves_and_lines_as_many_are_drawn_as_can_be_read() -> None:
     many = [Course(number, "COMPLETE", (1 + number / 1000,)) for number in range(1000)]
     curves = figures.learning_curves(many, "valid_loss", [0, 1])

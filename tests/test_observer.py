@@ -127,6 +127,31 @@ def test_a_failed_trial_is_no_member_though_there_is_no_other(tmp_path: Path) ->
     assert sweep.networks() == set()
 
 
+def test_what_had_no_time_to_go_on_keeps_its_network(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "none")
+    for _ in range(2):
+        sweep.train(sweep.begin(), 2, loss=1.0, accuracy=0.5)
+    sweep.observe()  # in another process, that begins neither again
+    sweep.observer.close()
+    assert [trial.state for trial in sweep.study.trials()] == ["PRUNED", "PRUNED"]
+    assert sweep.networks() == {0, 1}
+    assert sweep.with_file("state.safetensors") == set()
+
+
+def test_a_storage_that_goes_away_while_networks_are_removed_ends_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*arguments: object) -> None:
+        raise StorageError("s3://bucket: no answer")
+
+    sweep = Sweep(tmp_path, "none")
+    monkeypatch.setattr(checkpoint, "forget_state", away)
+    sweep.train(sweep.begin(), EPOCHS, loss=1.0, accuracy=0.5)
+    assert sweep.observer.stop_all()
+    with pytest.raises(StorageError, match="no answer"):
+        sweep.observer.close()
+
+
 def lacks_memory(sweep: Sweep, trial: Any) -> None:
     trial.last_result = {"no memory": "CUDA out of memory", "done": True}
     sweep.observer.on_trial_complete(0, [], trial)

@@ -202,6 +202,13 @@ def test_a_sweep_in_which_all_failed_says_why(findings: Findings) -> None:
     assert page.figures.keys() == set()
 
 
+def test_a_sweep_at_work_has_not_failed(findings: Findings) -> None:
+    failed = [trial for trial in findings.trials if trial.state == "FAIL"][:1]
+    at_work = replace(findings, trials=tuple(failed), result=None, evidence=None)
+    assert answers.headline(replace(at_work, ended=True)) == "No result: the only trial failed"
+    assert answers.headline(replace(at_work, ended=False)).startswith("No result yet: 1 trial of")
+
+
 def test_of_several_objectives_it_shows_the_front(findings: Findings, page: Reader) -> None:
     space = search_space.override(findings.space, {"search.objectives": ["valid_loss", "parameters"]})
     trials = tuple(
@@ -291,6 +298,7 @@ def test_a_page_that_fails_is_told_and_no_more(
 @pytest.mark.parametrize(
     ("share", "count", "text"),
     [
+        (1 - 1e-12, 1, ">99.9999 %"),
         (0.9972, 360, "99.7 %"),
         (0.99571, 10_000, "99.57 %"),
         (1.0, 360, "100 %"),

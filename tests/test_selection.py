@@ -1,5 +1,7 @@
 """Which trials make the ensemble: by hand, and the same in whatever order they come."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pipeline.checkpoint import folder
+from pipeline.errors import InputError
+from pipeline.final import finish
 from pipeline.metrics import accuracy, cross_entropy
+from pipeline.search_space import override
 from pipeline.selection import Member, average, by_size, rank, top_k
+from tests.synthetic import record_sweep
 
 LABELS = np.array([0, 0, 1, 1])
 
@@ -129,3 +136,14 @@ def test_ensembles_by_size_are_those_of_top_k(rank_by: str) -> None:
         # The mean is the same sum, divided once instead of term by term.
         assert each.valid_loss == pytest.approx(selection.valid_loss, rel=1e-6)
     assert len(by_size(TRIALS, LABELS, largest=99, rank_by=rank_by)) == len(TRIALS)
+
+
+def test_no_ensemble_is_made_of_what_happens_to_be_kept(tmp_path: Path) -> None:
+    sweep = record_sweep(tmp_path, trials=80)
+    complete = [number for number, _ in sweep.study.ranked()]
+    assert len(complete) > 26
+    for worst in complete[-6:]:  # the most accurate, say, and kept for that
+        (sweep.kept.files / folder(worst)).write("weights.safetensors", b"")
+    larger = replace(sweep, space=override(sweep.space, {"ensemble.size": 25}))
+    with pytest.raises(InputError, match=r"ensemble\.size = 25: only the 20 best networks were kept"):
+        finish(larger, None, 0.0)  # type: ignore[arg-type]  # it comes to no tracker

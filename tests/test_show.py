@@ -14,9 +14,18 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pipeline import checkpoint, cli, exhibits, listing, subject, terminal
+from pipeline import (
+    checkpoint,
+    cli,
+    exhibits,
+    listing,
+    subject,
+    terminal,
+    workflow,
+)
+from pipeline.errors import Interrupted
 from pipeline.exhibits import Wish
-from pipeline.opening import recorded_data
+from pipeline.opening import open_sweep, recorded_data
 from pipeline.record import JOURNAL, SweepRecord
 from pipeline.storage import Storage
 from pipeline.study import Study
@@ -105,6 +114,16 @@ def test_the_numbers_of_a_picture_fit_80_columns(chosen: Subject, what: str) -> 
     lines = out.file.getvalue().splitlines()
     assert lines
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("name", ["[dog]", "[red]fox", "dog[/]"])
+def test_a_class_may_have_a_name_that_looks_like_markup(name: str) -> None:
+    numbers = {"classes": [name, "cat"], "confusion": [[3, 1], [0, 2]], "right": 5, "images": 6}
+    out = Console(width=80, file=io.StringIO())
+    table, _ = terminal.exhibit("confusion", numbers, out)
+    out.print(table)
+    assert isinstance(out.file, io.StringIO)
+    assert out.file.getvalue().count(name) == 2
 
 
 def test_a_confusion_matrix_of_many_classes_is_a_list_of_the_most_frequent() -> None:
@@ -253,6 +272,26 @@ def test_an_ensemble_of_a_sweep_that_was_cut_off_does_not_make_it_finished(
     shown = convene("show", "small", "--storage", storage).out
     assert "is unfinished" in shown and "best single" in shown
     assert listing.list_sweeps(storage)[0].state == "unfinished"
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's and SQLAlchemy's own
+def test_a_sweep_that_is_enlarged_and_cut_off_goes_on_with_resume(
+    swept: Swept, convene: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = copied(swept, tmp_path)
+    sweep = open_sweep("small", storage, more=4)
+    with pytest.raises(Interrupted, match="convene resume small"), workflow._resumable(sweep.kept):
+        workflow._enlarge(sweep)
+        raise KeyboardInterrupt
+    shown = convene("show", "small", "--storage", storage).out
+    assert "is unfinished; of 12 trials" in shown and "go on with: convene resume small" in shown
+    # All trials have ended, and the process ended before the final stage did: resume comes to that.
+    for _ in range(4):
+        sweep.study.tell(sweep.study.ask()[0], "FAIL", reason="a test")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    ended, resumed = workflow.resume_sweep("small", storage=storage)
+    assert (resumed, ended.ended, ended.trials) == (True, True, 12)
+    assert listing.list_sweeps(storage)[0].state == "finished"
 
 
 def never_trained(swept: Swept, folder: Path, *reasons: str) -> Path:

@@ -438,6 +438,21 @@ def test_all_of_a_small_space_is_tried_before_anything_twice(sampler: str, told:
     assert again.training.seed == number
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_can_never_apply_does_not_make_a_space_without_end(sampler: str) -> None:
+    space = parse(
+        """
+[network]
+depth = { choices = [1, 2] }
+dense = 0
+dense_dropout = { low = 0.0, high = 0.5, when = { dense = [128, 625] } }
+dropout = { low = 0.0, high = 0.5, when = { dense_dropout = [0.25] } }
+""".replace("high = 0.5, when = { dense =", "high = 0.5, step = 0.25, when = { dense =")
+    )
+    study = Study(override(space, {"search.sampler": sampler}), fits)
+    assert sorted(study.ask()[1].network.depth for _ in range(4)) == [1, 1, 2, 2]
+
+
 def test_a_trial_that_failed_is_not_tried_again(tmp_path: Path) -> None:
     space = parse("[network]\ndepth = { choices = [1, 2] }")
     study = Study(space, fits, at(tmp_path / "journal"))
@@ -555,6 +570,38 @@ def test_known_trials_are_those_that_lie_in_the_space_and_count_for_nothing_else
     assert study.is_weak(number, 3)  # beside 0.2, 0.3, 0.4 and 0.5
     again = Study(now, fits, at(tmp_path / "now"), "now")
     assert (len(again), again.taken, len(again.trials())) == (1, 4, 1)
+
+
+def test_a_value_that_now_applies_elsewhere_alone_is_not_known(tmp_path: Path) -> None:
+    then = parse("[network]\ndepth = 2\nwidth = { choices = [16, 32] }")
+    earlier = Study(then, fits, at(tmp_path / "then"), "then")
+    for _ in range(2):
+        earlier.tell(earlier.ask()[0], "COMPLETE", [0.1])
+    now = parse(
+        "[network]\ndepth = { choices = [2, 3] }\nwidth = { choices = [32, 64], when = { depth = 3 } }"
+    )
+    [known] = known_trials(at(tmp_path / "then"), "then", then, now)  # that of width 16, the default
+    assert known.parameters == {"network.depth": 2}
+
+
+def test_an_earlier_sweep_that_was_taken_in_part_is_taken_whole(tmp_path: Path) -> None:
+    then = parse("[network]\ndepth = { low = 1, high = 6 }")
+    earlier = Study(then, fits, at(tmp_path / "then"), "then")
+    for _ in range(6):
+        number, configuration = earlier.ask()
+        earlier.tell(number, "COMPLETE", [configuration.network.depth / 10])
+    known = known_trials(at(tmp_path / "then"), "then", then, then)
+    Study(then, fits, at(tmp_path / "now"), "now").take("then", known[:2])
+    study = Study(then, fits, at(tmp_path / "now"), "now")
+    study.take("then", known)
+    assert study.taken == 6
+    assert {trial.params["network.depth"] for trial in study.optuna_study.trials} == set(range(1, 7))
+
+
+def test_nothing_is_known_of_a_study_that_was_never_begun(tmp_path: Path) -> None:
+    space = parse("[network]\ndepth = { low = 1, high = 6 }")
+    assert known_trials(at(tmp_path / "none"), "none", space, space) == []
+    assert not (tmp_path / "none").exists()
 
 
 def test_nothing_is_known_where_a_fixed_value_is_another(tmp_path: Path) -> None:

@@ -16,9 +16,14 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
-from pipeline import experiment
+from pipeline import experiment, tracking
+from pipeline.descriptions import TrialView
 from pipeline.experiment import TrackingPlace
+from pipeline.storage import Storage
+from pipeline.tracking import Tracker
 from tests.conftest import CLEAN, SMALL_SPACE, convene
 
 PASSWORD = "planted-7f3a-password"
@@ -76,6 +81,63 @@ def test_a_database_is_opened_by_one_at_a_time(uri: str, locked: bool, tmp_path:
     if locked:
         with lock.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("name", ["my runs", "a%20b", "what?", "50%"])
+def test_the_database_is_where_the_storage_is_whatever_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy import create_engine
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri = tracking.place(Storage(str(tmp_path / name))).uri
+    (tmp_path / name).mkdir()
+    create_engine(uri).connect().close()
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["mlflow.db"]
+    with experiment.alone(uri):
+        assert (tmp_path / name / "mlflow.db.lock").exists()
+
+
+class Runs:
+    """MLflow, which refuses some records for good, or is away."""
+
+    def __init__(self, refused: set[int], error: Exception) -> None:
+        self.refused, self.error = refused, error
+        self.taken: list[int] = []
+        self.asked = 0
+
+    def show_sweep(self) -> None:
+        pass
+
+    def forget(self) -> None:
+        pass
+
+    def show_trial(self, view: TrialView) -> None:
+        self.asked += 1
+        if view.number in self.refused:
+            raise self.error
+        self.taken.append(view.number)
+
+
+@pytest.mark.parametrize(
+    ("error", "taken"),
+    [
+        (MlflowException("too long", INVALID_PARAMETER_VALUE), [1, 2, 3]),
+        (MlflowException("no answer", INTERNAL_ERROR), []),
+        (OSError("no route to host"), []),
+    ],
+)
+def test_what_mlflow_refuses_holds_up_nothing_else_and_one_that_is_away_is_not_pressed(
+    error: Exception, taken: list[int]
+) -> None:
+    runs = Runs({0} if taken else {0, 1, 2, 3}, error)
+    tracker = Tracker(runs)  # type: ignore[arg-type]  # all that it asks of them
+    with tracker:
+        for number in range(4):
+            tracker.show(TrialView(number, {}, started=0.0))
+    assert runs.taken == taken
+    assert tracker.waiting == 4 - len(taken)
+    assert taken or runs.asked <= 3  # before it closed, and once more then
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,10 @@ def importances(study: "optuna.Study", which: int) -> Figure | None:
     ranked = _ranked(study, which)
     if not _vary(ranked, which):
         return None
-    shares = get_param_importances(_study_of(ranked, study, which))
+    with warnings.catch_warnings():
+        # Optuna's, where few trials have a parameter with a condition; the caption calls them a hint.
+        warnings.simplefilter("ignore")
+        shares = get_param_importances(_study_of(ranked, study, which))
     bars = {
         "type": "bar",
         "orientation": "h",
