@@ -15,8 +15,8 @@ def link(text: str, page: str | None) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of 1: "98.61 %"."""
-    return f"{100 * share:.2f} %"
+    """A share of 1: "98.61 %"; what is not all is never rounded to it."""
+    return f"{100 * share if share == 1 else min(100 * share, 99.99):.2f} %"
 
 
 def code(value: object) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.markdown import percent
 from pipeline.prediction import INPUT, MANIFEST, ONNX_FILE, OUTPUTS
 from pipeline.proof import PT2_FILE, Agreement
 from pipeline.record import ScoredMember
@@ -36,22 +37,18 @@ class ModelCard:
     """Of the packages that trained it, by name."""
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
 def readme(
     card: ModelCard, classes: tuple[str, ...], image_shape: tuple[int, int, int], agreement: Agreement
 ) -> str:
     """The model card, in Markdown."""
     channels, height, width = image_shape
     shown = ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
-    low, high = map(_percent, card.test_interval)
-    best = _percent(card.best_single_test_accuracy)
+    low, high = map(percent, card.test_interval)
+    best = percent(card.best_single_test_accuracy)
     reads = "once, for this score" if card.test_reads == 1 else f"{card.test_reads} times for this sweep"
     members = "\n".join(
-        f"| {member.trial} | {member.weight:.3f} | {_percent(member.valid_accuracy)} "
-        f"| {_percent(member.test_accuracy)} |"
+        f"| {member.trial} | {member.weight:.3f} | {percent(member.valid_accuracy)} "
+        f"| {percent(member.test_accuracy)} |"
         for member in card.members
     )
     made_by = ", ".join(f"{package} {version}" for package, version in card.versions.items())
@@ -66,12 +63,12 @@ It takes raw pixels (the normalisation is inside) and gives the weighted mean of
 
 ## Score
 
-**{_percent(card.test_accuracy)}** of the test images are named right (95 % interval {low} to {high}).
+**{percent(card.test_accuracy)}** of the test images are named right (95 % interval {low} to {high}).
 The network that was best in validation names {best} right on its own.
 
 The test set (SHA-256 `{card.test_sha256}`) was read {reads}.
 Every read after the first is a chance to fit it. In validation the ensemble names
-{_percent(card.valid_accuracy)} right; it was chosen by those images, so the test is what to trust.
+{percent(card.valid_accuracy)} right; it was chosen by those images, so the test is what to trust.
 
 | trial | weight | validation | test |
 |---:|---:|---:|---:|

@@ -164,7 +164,7 @@ def test_a_model_and_its_version(kept: SweepRecord, digits: Dataset) -> None:
 @pytest.mark.parametrize(
     ("value", "code", "plain"),
     [
-        ("a|b", "`a\\|b`", "a\\|b"),
+        ("a|b", "`a|b`", "a\\|b"),
         ("`rm`\n<script>", "`'rm' <script>`", "\\`rm\\` \\<script\\>"),
         ("[x](y) *z* #1 _", "`[x](y) *z* #1 _`", "\\[x\\](y) \\*z\\* \\#1 \\_"),
     ],
