@@ -14,7 +14,9 @@ def bearer() -> dict[str, str]:
     """
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         return {}
-    token = os.environ.get("RAY_AUTH_TOKEN") or _read(os.environ.get("RAY_AUTH_TOKEN_PATH") or _FILE)
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip() or _read(
+        os.environ.get("RAY_AUTH_TOKEN_PATH") or _FILE
+    )
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 

@@ -65,7 +65,7 @@ def _check_answers(address: str) -> None:
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_WITHIN).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # of names that cannot be a host's, too
         why = getattr(error, "strerror", None) or error
         raise InputError(f"--address {address}: no Ray cluster answers: {why}") from None
     if os.environ.get("RAY_USE_TLS", "0") == "0":

@@ -56,9 +56,16 @@ def client(url: str) -> "JobSubmissionClient":
         raise InputError(f"--address {url}: takes no jobs: {error}") from None
 
 
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
 def _check_takes_us(url: str) -> None:
     """Ray's own client waits for ever for a server that takes a connection and says nothing."""
-    if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
+    if not url.startswith(("http://", "https://")) or not _host(url):
         raise InputError(f"--address {shown(url)}: jobs are taken at http://HEAD:8265, the dashboard")
     if shown(url) != url:
         raise InputError(f"--address {shown(url)}: must hold no password; a token is in RAY_AUTH_TOKEN")

@@ -153,5 +153,6 @@ def largest(space: SearchSpace, image_shape: tuple[int, int, int], classes: int)
 def in_words(size: float) -> str:
     """Bytes in the unit that suits them, of a thousand or a power of it: `34 MB`."""
     units = ("bytes", "kB", "MB", "GB", "TB")
-    power = min(len(units) - 1, int(math.log(max(size, 1), 1000)))
+    # Rounded first: 999,600 bytes are 1 MB, not 1e+03 kB.
+    power = min(len(units) - 1, int(math.log10(max(float(f"{size:.3g}"), 1)) // 3))
     return f"{size / 1000**power:.3g} {units[power]}"

@@ -1,10 +1,12 @@
 """Sweeps as jobs of a Ray cluster: handed over, told of, followed, stopped."""
 
 import asyncio
+import itertools
 import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +14,10 @@ from typing import TYPE_CHECKING, Any, final
 
 from pipeline import access, dashboard, submission
 from pipeline.config import nearest
-from pipeline.errors import InputError, WorkError
-from pipeline.record import check_name, numbered
+from pipeline.errors import ConveneError, InputError, WorkError
+from pipeline.record import SweepRecord, as_name, check_name, numbered
 from pipeline.search_space import SearchSpace
+from pipeline.storage import Storage
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -88,14 +91,10 @@ class JobServer:
         listed = [job for job in self._ask(self._client.list_jobs) if job.submission_id]
         return [_job(details) for details in sorted(listed, key=lambda job: job.start_time or 0)]
 
-    def named(self, name: str) -> list[Job]:
-        """The jobs of a sweep, oldest first; of one job where its id is given."""
-        return [job for job in self.jobs() if name in (job.name, job.id)]
-
     def find(self, name: str) -> Job:
-        """The last job of a sweep. Raises InputError with the nearest names where there is none."""
+        """The last job of a sweep, or the job of an id. Raises InputError where there is none."""
         jobs = self.jobs()
-        if found := [job for job in jobs if name in (job.name, job.id)]:
+        if found := [job for job in jobs if job.name == name] or [job for job in jobs if job.id == name]:
             return found[-1]
         near = nearest(name, sorted({job.name for job in jobs}))
         raise InputError(f"job {name!r}: the cluster at {self.address} has none of that name{near}")
@@ -103,15 +102,16 @@ class JobServer:
     def submit(
         self, space: SearchSpace, name: str | None, stem: str, storage: str, options: Sequence[str] = ()
     ) -> Job:
-        """Hands over a new sweep; its job has its name, `stem` (numbered where that is taken) by default.
+        """Hands over a new sweep; its job has its name, by default `stem`, numbered where that is taken.
 
+        Taken is what the cluster has a job of, and what is in the storage, where this machine sees that.
         `options` are those of `convene sweep` that the space does not hold.
 
         Raises:
             InputError: if the name is taken by another job, or cannot be a sweep's.
         """
         taken = {job.name for job in self.jobs() if job.holds_name}
-        name = name or numbered(stem, taken.__contains__)
+        name = name or numbered(as_name(stem), lambda name: name in taken or _is_recorded(storage, name))
         check_name(name)
         if name in taken:
             raise InputError(
@@ -121,21 +121,25 @@ class JobServer:
         words = ["sweep", submission.SPACE, "--name", name, *options]
         return self._submit(name, words, storage, submission.at_home(space))
 
-    def resume(self, name: str, words: Sequence[str], storage: str | None) -> Job:
-        """Hands over the rest of a recorded sweep: `words` to convene, by default where its last job stored.
+    def resume(self, name: str, verb: str, options: Sequence[str], storage: str | None) -> Job:
+        """Hands over the rest of a recorded sweep: `verb` of it, by default where its last job stored.
+
+        `name` is the sweep's, or the id of one of its jobs.
 
         Raises:
             InputError: if a job is at work on it, or no one says where it is stored.
         """
-        jobs = self.named(name)
+        every = self.jobs()
+        sweep = next((job.name for job in every if name in (job.name, job.id)), name)
+        jobs = [job for job in every if job.name == sweep]
         if jobs and not jobs[-1].has_ended:
             raise InputError(
-                f"job {jobs[-1].id} is at work on sweep {name}; follow it: {self.command('logs', jobs[-1])}"
+                f"job {jobs[-1].id} is at work on sweep {sweep}; follow it: {self.command('logs', jobs[-1])}"
             )
         storage = storage or next((job.storage for job in reversed(jobs) if job.storage), None)
         if not storage:
-            raise InputError(f"sweep {name}: the cluster has had no job of that name; say where: --storage")
-        return self._submit(name, words, storage, None)
+            raise InputError(f"sweep {sweep}: the cluster has had no job of that name; say where: --storage")
+        return self._submit(sweep, [verb, sweep, *options], storage, None)
 
     def follow(self, job: Job, write: Callable[[str], None]) -> Job:
         """Writes the job's log from its beginning, as it comes, until the job ends; gives it as it ended.
@@ -144,7 +148,7 @@ class JobServer:
             WorkError: if the cluster is away for a minute; the job may go on.
         """
         asyncio.run(self._follow(job, write))
-        return self.find(job.id)
+        return self._now(job.id)
 
     def log(self, job: Job) -> str:
         """The log so far."""
@@ -159,7 +163,7 @@ class JobServer:
         if not job.has_ended:
             self._ask(lambda: self._client.stop_job(job.id))
         end = time.monotonic() + 2 * submission.STOP_WITHIN
-        while not (now := self.find(job.id)).has_ended:
+        while not (now := self._now(job.id)).has_ended:
             if time.monotonic() > end:
                 raise WorkError(
                     f"job {job.id}: is still {now.state} {2 * submission.STOP_WITHIN} s after it was asked"
@@ -167,10 +171,17 @@ class JobServer:
             time.sleep(0.5)
         return now
 
+    def _now(self, identity: str) -> Job:
+        """The job of an id as it is now. Raises InputError where the cluster does not know it any more."""
+        found = next((job for job in self.jobs() if job.id == identity), None)
+        if found is None:
+            raise InputError(f"job {identity}: the cluster at {self.address} does not know it any more")
+        return found
+
     def _submit(self, name: str, words: Sequence[str], storage: str, space: SearchSpace | None) -> Job:
-        earlier = {job.id for job in self.named(name)}
-        numbered = (f"{name}{_AGAIN}{number}" for number in range(2, len(earlier) + 3))
-        job = next(each for each in (name, *numbered) if each not in earlier)
+        earlier = {job.id for job in self.jobs()}
+        again = (f"{name}{_AGAIN}{number}" for number in itertools.count(2))
+        job = next(each for each in itertools.chain([name], again) if each not in earlier)
         with tempfile.TemporaryDirectory(prefix="convene-submit-") as folder:
             submission.pack(space, Path(folder))
             self._ask(
@@ -181,23 +192,26 @@ class JobServer:
                     metadata={"sweep": name, "storage": storage},
                 )
             )
-        return self.find(job)
+        return self._now(job)
 
     async def _follow(self, job: Job, write: Callable[[str], None]) -> None:
         import aiohttp
 
-        log, answered = Retold(), time.monotonic()
+        log, away_since = Retold(), None
         while True:
             log.begin()
-            try:
+            with suppress(aiohttp.ClientError, OSError, RuntimeError):  # the connection, not the job
                 async for text in self._client.tail_job_logs(job.id):
                     write(log.new_in(text))
-                    answered = time.monotonic()
-                if self.find(job.id).has_ended:
+            try:
+                if self._now(job.id).has_ended:
+                    log.begin()
+                    write(log.new_in(self.log(job)))  # what a lost connection has kept back
                     return
-                answered = time.monotonic()
-            except (aiohttp.ClientError, OSError, RuntimeError, WorkError) as error:
-                if time.monotonic() - answered > _AWAY_FOR:
+                away_since = None
+            except WorkError as error:
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since > _AWAY_FOR:
                     raise WorkError(
                         f"the cluster at {self.address} does not answer any more: {error}\n"
                         f"the job may go on; follow it again: {self.command('logs', job)}"
@@ -236,6 +250,14 @@ class Retold:
         self._passed += len(text)
         self._told = max(self._told, self._passed)
         return new
+
+
+def _is_recorded(storage: str, name: str) -> bool:
+    """Whether there is such a sweep, as far as this machine sees the storage."""
+    try:
+        return SweepRecord(Storage(storage), name).files.exists()
+    except (ConveneError, OSError):
+        return False
 
 
 def _job(details: "JobDetails") -> Job:

@@ -71,6 +71,8 @@ class Observer(tune.Callback, tune.Stopper):
         self._stops: dict[int, str] = {}
         self._killed: Counter[int] = Counter()
         self._alone = False
+        self._started: int | None = None
+        """The trial that began last, since all are alone or are not."""
         self._set_aside: dict[int, str] = {}
         """Trials that ran out of memory beside others, and with what words; each is to be tried alone."""
         self._fatal: Exception | None = None
@@ -86,7 +88,7 @@ class Observer(tune.Callback, tune.Stopper):
 
     def begin(self, *, alone: bool) -> None:
         """From now on each trial is alone, or is not."""
-        self._alone = alone
+        self._alone, self._started = alone, None
 
     @property
     def has_set_aside(self) -> bool:
@@ -101,7 +103,7 @@ class Observer(tune.Callback, tune.Stopper):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Shows the trial; one that goes on after its worker died is shown already."""
-        number = trial.config["number"]
+        number = self._started = trial.config["number"]
         if self._alone and number in self._set_aside:
             del self._set_aside[number]
             self._show(f"trial {number} is tried alone")
@@ -159,13 +161,15 @@ class Observer(tune.Callback, tune.Stopper):
         self._end(trial.config["number"], "FAIL", reason=_worker_error(trial))
 
     def note_killed(self, reason: str) -> None:
-        """Ray killed workers: the trial that was running, or one of several that will each be tried alone."""
-        if len(self._study.open_trials) > 1:
+        """Ray killed workers: of the trial that was alone, or of several, which will each be tried alone."""
+        waiting = self._study.open_trials
+        if not waiting or (len(waiting) > 1 and not self._alone):
             return
-        for number in self._study.open_trials:
-            self._killed[number] += 1
-            if self._killed[number] > self._search.retries:
-                self._end(number, "FAIL", reason=reason)
+        # The others wait; where a worker died before its trial began, that was the first in turn.
+        number = self._started if self._started in waiting else waiting[0]
+        self._killed[number] += 1
+        if self._killed[number] > self._search.retries:
+            self._end(number, "FAIL", reason=reason)
 
     def close(self) -> None:
         """Ends what Tune dropped without a word when time was over.

@@ -15,7 +15,7 @@ from pipeline.record import JOURNAL, About, SweepRecord
 from pipeline.sampler import any_admissible
 from pipeline.search_space import SearchSpace
 from pipeline.storage import Storage
-from pipeline.study import StudiedTrial, Study
+from pipeline.study import KnownTrial, StudiedTrial, Study
 from pipeline.study_place import Place
 
 DEFAULT_STORAGE = "mlruns"
@@ -81,6 +81,31 @@ def study_place(kept: SweepRecord, about: About) -> tuple[Place, str]:
     if shown(url) != about.study:
         raise InputError(f"sweep {kept.name}: its study is in {about.study}; set OPTUNA_STORAGE to that")
     return Place(url=url), f"{kept.name} {about.id[:8]}"
+
+
+def known_trials(space: SearchSpace, dataset: Dataset, store: Storage) -> list[KnownTrial]:
+    """The trials of `search.start_from` that lie in this space.
+
+    Raises:
+        InputError: if there is no such sweep, or none of its trials says anything here.
+    """
+    name, search = space.base.search.start_from, space.base.search
+    if not name:
+        return []
+    earlier = SweepRecord.open(store, name)
+    if earlier.about.fingerprint != dataset.fingerprint:
+        raise InputError(f"search.start_from = {name}: was trained on other images; its scores say nothing")
+    then = earlier.space
+    if then.base.search.objectives != search.objectives:
+        objectives = list(then.base.search.objectives)
+        raise InputError(f"search.start_from = {name}: its search.objectives were {objectives}")
+    known = study.known_trials(*study_place(earlier, earlier.about), then, space)
+    if not known:
+        raise InputError(
+            f"search.start_from = {name}: none of its trials lies in this space: "
+            "fixed values must be the same, searched ones within their ranges"
+        )
+    return known
 
 
 def misfit_of(space: SearchSpace, dataset: Dataset) -> Callable[[Configuration], str | None]:

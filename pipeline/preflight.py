@@ -2,26 +2,28 @@
 
 import itertools
 import json
+import os
 import random
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import allotment, cluster, datasets, disk, geometry, probe, search_space, tracking
+from pipeline import allotment, cluster, datasets, disk, geometry, opening, probe, search_space, tracking
 from pipeline.config import Configuration, flatten
 from pipeline.datasets import Dataset
 from pipeline.disk import Room
 from pipeline.errors import InputError
 from pipeline.forecast import Forecast, forecast
-from pipeline.opening import DEFAULT_STORAGE, misfit_of
+from pipeline.opening import DEFAULT_STORAGE
 from pipeline.probe import GpuMemory, Steps
 from pipeline.sampler import Misfit, every_configuration
 from pipeline.search_space import SearchSpace
 from pipeline.storage import Storage
 from pipeline.study import Study
+from pipeline.study_place import Place
 
 _SAMPLES = 8  # configurations whose steps are timed, beside the largest
 _COUNTED = 10_000  # configurations; more are as good as no end of them
@@ -72,47 +74,80 @@ def examine(
     """
     began = time.monotonic()
     space, store = search_space.read(Path(file), overrides), Storage(str(storage))
-    store.check_writable()
-    tracking.place(store)
-    dataset, search = datasets.load(space.base.data), space.base.search
-    misfit = misfit_of(space, dataset)
-    largest = disk.largest(space, dataset.image_shape, len(dataset.classes))
-    problems: list[str] = []
-    tried: Tried = []
-    memory: GpuMemory | str | None = None
-    concurrency = most = search.concurrency or 1
-    start_seconds = 0.0
-    with cluster.connect(address):
-        joined = cluster.chosen(address) != "local"
-        with _noting(problems):
-            cluster.check_storage(store)
-        with _noting(problems):
-            resources, memory = allotment.allot(space, dataset, joined=joined)
-            with _noting(problems):
-                allotment.check(search, resources, memory)
-            concurrency, most = resources.concurrency, resources.most
-            start_seconds = time.monotonic() - began + _START_SECONDS
-            configurations = [largest, *_sample(space, misfit)]
-            steps = probe.run(configurations, dataset.for_training, search, resources)
-            tried = list(zip(configurations, steps, strict=True))
-    room = disk.room(space, dataset, most, store)
-    seconds = _forecast(space, dataset, tried, start_seconds, concurrency)
-    gpu = _gpu(memory)
-    problems += _unsatisfied(space.base, dataset, tried, seconds)
+    with _leaving_no_folder(store):
+        store.check_writable()
+        tracking.place(store)
+        Place(url=os.environ.get("OPTUNA_STORAGE")).check()
+        dataset = datasets.load(space.base.data)
+        misfit = opening.misfit_of(space, dataset)
+        opening.known_trials(space, dataset, store)
+        seen = _see(space, dataset, misfit, store, address, began)
+        room = disk.room(space, dataset, seen.most, store)
+    seconds = _forecast(space, dataset, seen)
+    problems = [*seen.problems, *_unsatisfied(space.base, dataset, seen.tried, seconds)]
     if not room.is_enough:
         problems.append(f"storage: {room}")
     return Preflight(
         _data(dataset),
         {name: searched.given for name, searched in space.searched.items()},
         _configurations(space, misfit),
-        search.trials,
-        concurrency,
+        space.base.search.trials,
+        seen.concurrency,
         seconds,
-        _largest(largest, dataset, tried),
+        _largest(space, dataset, seen.tried),
         room,
-        gpu,
+        _gpu(seen.memory),
         tuple(problems),
     )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the cluster showed, as far as it came to that."""
+
+    problems: list[str]
+    concurrency: int
+    most: int
+    """Trials at a time, at most."""
+    memory: GpuMemory | str | None = None
+    start_seconds: float = 0.0
+    """Until its workers train."""
+    tried: Tried = field(default_factory=list)
+
+
+def _see(
+    space: SearchSpace, dataset: Dataset, misfit: Misfit, store: Storage, address: str | None, began: float
+) -> _Seen:
+    search = space.base.search
+    seen = _Seen([], search.concurrency or 1, search.concurrency or 1)
+    with cluster.connect(address):
+        joined = cluster.chosen(address) != "local"
+        with _noting(seen.problems):
+            cluster.check_storage(store)
+        with _noting(seen.problems):
+            resources, memory = allotment.allot(space, dataset, joined=joined)
+            with _noting(seen.problems):
+                allotment.check(search, resources, memory)
+            start_seconds = time.monotonic() - began + _START_SECONDS
+            configurations = [_largest_of(space, dataset), *_sample(space, misfit)]
+            steps = probe.run(configurations, dataset.for_training, search, resources)
+            tried = list(zip(configurations, steps, strict=True))
+            at_a_time = resources.concurrency, resources.most
+            return _Seen(seen.problems, *at_a_time, memory, start_seconds, tried)
+    return seen
+
+
+@contextmanager
+def _leaving_no_folder(store: Storage) -> Iterator[None]:
+    """Removes the storage root again where there was none."""
+    root = store.local() if store.is_local else None
+    made = [folder for folder in (root, *root.parents) if not folder.exists()] if root else []
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty: somebody else uses it meanwhile
+            for folder in made:
+                folder.rmdir()
 
 
 @contextmanager
@@ -155,24 +190,27 @@ def _configurations(space: SearchSpace, misfit: Misfit) -> int | None:
     return sum(misfit(space.configuration(parameters, number=0)) is None for parameters in distinct)
 
 
-def _forecast(
-    space: SearchSpace, dataset: Dataset, tried: Tried, start_seconds: float, concurrency: int
-) -> Forecast | None:
+def _forecast(space: SearchSpace, dataset: Dataset, seen: _Seen) -> Forecast | None:
     """By the sample alone: what is largest is no part of an average."""
-    sample = [(each, steps.seconds) for each, steps in tried[1:] if isinstance(steps, Steps)]
+    sample = [(each, steps.seconds) for each, steps in seen.tried[1:] if isinstance(steps, Steps)]
     if not sample:
         return None
     return forecast(
         space,
         sample,
-        start_seconds=start_seconds,
-        concurrency=concurrency,
+        start_seconds=seen.start_seconds,
+        concurrency=seen.concurrency,
         train=len(dataset.train),
         test=len(dataset.test),
     )
 
 
-def _largest(configuration: Configuration, dataset: Dataset, tried: Tried) -> dict[str, Any]:
+def _largest_of(space: SearchSpace, dataset: Dataset) -> Configuration:
+    return disk.largest(space, dataset.image_shape, len(dataset.classes))
+
+
+def _largest(space: SearchSpace, dataset: Dataset, tried: Tried) -> dict[str, Any]:
+    configuration = _largest_of(space, dataset)
     count = geometry.parameter_count(configuration.network, dataset.image_shape, len(dataset.classes))
     seen = [steps.seconds for _, steps in tried[:1] if isinstance(steps, Steps)]
     return {"parameters": count, "seconds": seen[0] * configuration.training.epochs if seen else None}

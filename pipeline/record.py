@@ -301,9 +301,13 @@ def check_free(storage: Storage, name: str) -> None:
 
 
 def free_name(storage: Storage, stem: str) -> str:
-    """What is left of `stem` where only a name's characters count, numbered where it is taken."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-")[: _LONGEST_NAME - _NUMBER] or "sweep"
-    return numbered(stem, lambda name: storage.exists(f"{_FOLDER}/{name}"))
+    """A name from `stem`, numbered where it is taken."""
+    return numbered(as_name(stem), lambda name: storage.exists(f"{_FOLDER}/{name}"))
+
+
+def as_name(stem: str) -> str:
+    """What is left of `stem` where only a name's characters count, with room for a number."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-")[: _LONGEST_NAME - _NUMBER] or "sweep"
 
 
 def numbered(stem: str, is_taken: Callable[[str], bool]) -> str:

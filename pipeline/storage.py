@@ -13,18 +13,23 @@ from typing import final
 
 from pyarrow import fs
 
-from pipeline.errors import InputError
+from pipeline.errors import ConveneError, InputError
 
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
 
 
-class StorageError(OSError):
+class StorageError(ConveneError, OSError):
     """An object store does not take or give a file: it is away, or refuses."""
 
 
 def is_out_of_service(error: OSError) -> bool:
     """Whether the storage is full or away: what was at work can go on when there is room, or it is back."""
     return isinstance(error, StorageError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_bucket(address: str) -> bool:
+    """Whether an address is `s3://BUCKET` or `s3://BUCKET/PREFIX`."""
+    return _BUCKET.fullmatch(address.rstrip("/")) is not None
 
 
 def _folder(root: str) -> str:
@@ -58,7 +63,7 @@ class Storage:
             self._files = fs.SubTreeFileSystem(self.root, fs.LocalFileSystem())
             return
         self.root = root.rstrip("/")
-        if not _BUCKET.fullmatch(self.root):
+        if not is_bucket(self.root):
             raise InputError(f"storage = {root!r}: must be a folder, or s3://BUCKET/PREFIX")
         bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
         try:
@@ -187,8 +192,11 @@ class Storage:
     def names(self, path: str = "") -> list[str]:
         """Sorted names of what is in a folder, hidden ones left out; empty where there is no folder."""
         selector = fs.FileSelector(path, allow_not_found=True)
-        with self._own_errors():
-            names = [info.base_name for info in self._files.get_file_info(selector)]
+        try:
+            with self._own_errors():
+                names = [info.base_name for info in self._files.get_file_info(selector)]
+        except NotADirectoryError:
+            return []
         return sorted(name for name in names if name and not name.startswith("."))
 
     @contextmanager

@@ -11,6 +11,7 @@ from pipeline.arrival import SUBMITTED
 from pipeline.credentials import ADDRESSES, shown
 from pipeline.errors import InputError
 from pipeline.search_space import SearchSpace
+from pipeline.storage import is_bucket
 
 SPACE = "search_space.toml"
 """The search space's name among what travels."""
@@ -71,4 +72,6 @@ def place(storage: str) -> str:
         raise InputError(
             f"--storage {shown(storage)}: holds a credential; leave that to the cluster's environment"
         )
+    if not is_bucket(storage):
+        raise InputError(f"--storage {storage}: must be a folder, or s3://BUCKET/PREFIX")
     return storage

@@ -22,7 +22,7 @@ from pipeline.opening import DEFAULT_STORAGE, OpenSweep, open_sweep
 from pipeline.record import About, SweepRecord
 from pipeline.search_space import SearchSpace
 from pipeline.storage import Storage, StorageError, is_out_of_service
-from pipeline.study import KnownTrial, Study, known_trials
+from pipeline.study import Study
 
 if TYPE_CHECKING:
     from pipeline.capacity import Resources
@@ -75,7 +75,7 @@ def run_sweep(
     where = tracking.place(store)
     dataset = datasets.load(config.data)
     misfit = opening.misfit_of(space, dataset)
-    known = _known(space, dataset, store)
+    known = opening.known_trials(space, dataset, store)
     budget = TimeBudget(started, config, test_images=len(dataset.test))
     say = _before_the_first(config, budget, watch)
     with allotment.join(address, space, dataset, say) as resources:
@@ -144,7 +144,7 @@ def resume_sweep(
         config = sweep.space.base
         budget = TimeBudget(started, config, test_images=len(sweep.dataset.test))
         say = _before_the_first(config, budget, watch)
-        known = [] if len(sweep.study) else _known(sweep.space, sweep.dataset, kept.storage)
+        known = [] if len(sweep.study) else opening.known_trials(sweep.space, sweep.dataset, kept.storage)
         with ExitStack() as stack:
             resources = None
             if to_train:
@@ -218,27 +218,6 @@ def _closed(sweep: OpenSweep, outcome: "Outcome", tracker: "Tracker") -> "Outcom
     from pipeline.final import note_waiting
 
     return note_waiting(sweep, outcome, tracker)
-
-
-def _known(space: SearchSpace, dataset: Dataset, store: Storage) -> list[KnownTrial]:
-    """The trials of `search.start_from` that lie in this space."""
-    name, search = space.base.search.start_from, space.base.search
-    if not name:
-        return []
-    earlier = SweepRecord.open(store, name)
-    if earlier.about.fingerprint != dataset.fingerprint:
-        raise InputError(f"search.start_from = {name}: was trained on other images; its scores say nothing")
-    then = earlier.space
-    if then.base.search.objectives != search.objectives:
-        objectives = list(then.base.search.objectives)
-        raise InputError(f"search.start_from = {name}: its search.objectives were {objectives}")
-    known = known_trials(*opening.study_place(earlier, earlier.about), then, space)
-    if not known:
-        raise InputError(
-            f"search.start_from = {name}: none of its trials lies in this space: "
-            "fixed values must be the same, searched ones within their ranges"
-        )
-    return known
 
 
 def _about(name: str, dataset: Dataset) -> About:

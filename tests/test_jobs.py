@@ -8,18 +8,20 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import access, arrival, dashboard, search_space, submission, versions
-from pipeline.errors import InputError
-from pipeline.jobs import Job, Retold
+from pipeline.errors import InputError, WorkError
+from pipeline.jobs import Job, JobServer, Retold
 from pipeline.record import numbered
 
 SPACE = '[data]\nsource = "digits"\n[network]\nwidth = { choices = [4, 8] }\n[search]\ntrials = 2\n'
@@ -211,6 +213,101 @@ def test_a_job_ends_with_the_exit_code_of_its_command(
     assert (job.outcome, job.holds_name) == (outcome, holds_name)
 
 
+class Cluster:
+    """A dashboard that knows some jobs; a connection to a log lasts as long as it is told to."""
+
+    def __init__(self, *jobs: tuple[str, str, str]) -> None:
+        self.details = [
+            SimpleNamespace(
+                submission_id=identity,
+                status=SimpleNamespace(value=state),
+                metadata={"sweep": name, "storage": "s3://bucket/runs"},
+                driver_exit_code=0 if state == "SUCCEEDED" else None,
+                start_time=1000 + place,
+                end_time=None,
+                message=None,
+            )
+            for place, (identity, name, state) in enumerate(jobs)
+        ]
+        self.submitted: dict[str, Any] = {}
+
+    def list_jobs(self) -> list[Any]:
+        return self.details
+
+    def submit_job(self, **job: Any) -> None:
+        self.submitted = job
+        self.details += Cluster((job["submission_id"], job["metadata"]["sweep"], "RUNNING")).details
+        self.details[-1].start_time = 2000
+
+
+def server(cluster: Any) -> JobServer:
+    made = object.__new__(JobServer)  # without asking who is there
+    made.address, made._client = "http://head:8265", cluster
+    return made
+
+
+def test_a_name_is_of_the_sweep_and_an_id_of_one_job() -> None:
+    there = server(Cluster(("m", "m", "STOPPED"), ("m~2", "m", "STOPPED"), ("t", "t", "RUNNING")))
+    assert there.find("m").id == "m~2"
+    assert there._now("m").id == "m"
+    with pytest.raises(InputError, match="job t is at work on sweep t"):
+        there.resume("t", "resume", [], None)
+    assert there.resume("m~2", "resume", ["--json"], None).id == "m~3"
+    told = there._client.submitted  # type: ignore[attr-defined]
+    assert told["metadata"]["sweep"] == "m"
+    assert "resume m --json --storage s3://bucket/runs" in told["entrypoint"]
+
+
+def test_a_free_name_is_one_of_the_cluster_and_of_the_storage(tmp_path: Path) -> None:
+    (tmp_path / "sweeps/my-digits").mkdir(parents=True)
+    cluster = Cluster(("my-digits-2", "my-digits-2", "STOPPED"))
+    space = search_space.parse("[network]\ndepth = 1")
+    assert server(cluster).submit(space, None, "my digits", str(tmp_path)).name == "my-digits-3"
+
+
+class Quiet(Cluster):
+    """Its log says nothing for an hour; the first connections to it break, and then it ends."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, broken: int, away: bool) -> None:
+        super().__init__(("m", "m", "RUNNING"))
+        self.broken, self.away, self.now = broken, away, 0.0
+        monkeypatch.setattr("pipeline.jobs.time.monotonic", lambda: self.now)
+
+        async def sleep(seconds: float) -> None:
+            self.now += seconds
+
+        monkeypatch.setattr("pipeline.jobs.asyncio.sleep", sleep)
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        self.now += 3600
+        self.broken -= 1
+        if self.broken >= 0:
+            raise OSError("connection lost")
+        self.details[0].status.value = "SUCCEEDED"
+        yield "trial 0 COM"
+
+    def get_job_logs(self, job: str) -> str:
+        return "trial 0 COMPLETE\n"
+
+    def list_jobs(self) -> list[Any]:
+        if self.away and self.broken < 0:
+            raise ConnectionError("refused")
+        return super().list_jobs()
+
+
+def test_a_log_that_was_quiet_is_followed_through_lost_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    there = server(Quiet(monkeypatch, broken=3, away=False))
+    assert there.follow(there.find("m"), told.append).state == "SUCCEEDED"
+    assert "".join(told) == "trial 0 COMPLETE\n"
+
+
+def test_a_cluster_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = server(Quiet(monkeypatch, broken=1, away=True))
+    with pytest.raises(WorkError, match=r"does not answer any more: .*refused"):
+        there.follow(there.find("m"), lambda text: None)
+
+
 @settings(deadline=None)  # a machine with other work stops for seconds
 @given(st.lists(st.text(max_size=4)), st.lists(st.integers(0, 20)), st.randoms(use_true_random=False))
 def test_a_log_is_written_once_however_often_it_is_begun_again(
@@ -303,6 +400,7 @@ def test_what_is_no_dashboard_of_ours_is_refused(
     [
         ("127.0.0.1:6379", "jobs are taken at http://HEAD:8265"),
         ("ray://127.0.0.1:10001", "jobs are taken at http://HEAD:8265"),
+        ("http://[abc", "jobs are taken at http://HEAD:8265"),
         ("http://", "jobs are taken at http://HEAD:8265"),
         ("http://user:hidden@127.0.0.1:1", "http://127.0.0.1:1: must hold no password"),
         ("http://127.0.0.1:1", "no Ray dashboard answers: Connection refused"),

@@ -195,6 +195,24 @@ def test_without_time_to_try_it_alone_the_reason_is_kept(tmp_path: Path) -> None
     assert sweep.study.trials()[0].reason == reason
 
 
+def test_a_trial_that_is_killed_also_alone_fails_and_those_that_wait_do_not(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "none")
+    trials = [sweep.begin() for _ in range(3)]
+    sweep.observer.note_killed("out of memory")  # which of them was too large is not known
+    too_large = trials[1]
+    retries = sweep.space.base.search.retries
+    for _ in range(1 + retries):
+        assert sweep.study.open_trials == [0, 1, 2]
+        sweep.observer.begin(alone=True)
+        sweep.observer.on_trial_start(0, [], too_large)
+        sweep.observer.note_killed("out of memory")
+    assert [trial.state for trial in sweep.study.trials()] == ["RUNNING", "FAIL", "RUNNING"]
+    for _ in range(1 + retries):  # before it began
+        sweep.observer.begin(alone=True)
+        sweep.observer.note_killed("out of memory")
+    assert [trial.state for trial in sweep.study.trials()] == ["FAIL", "FAIL", "RUNNING"]
+
+
 @pytest.mark.parametrize(("code", "kind"), [(28, OSError), (None, StorageError)])
 def test_a_storage_that_a_worker_finds_full_or_away_ends_the_sweep_and_no_trial(
     code: int | None, kind: type[OSError], tmp_path: Path

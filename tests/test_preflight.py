@@ -54,7 +54,24 @@ def test_a_sweep_is_looked_at_and_nothing_is_left_behind(tmp_path: Path) -> None
     budget, size = sorted(seen["problems"], reverse=True)
     assert budget.startswith("search.time_budget = 16 s: leaves 0 s to train, but the quickest trial")
     assert size == "ensemble.size = 4: larger than search.trials = 3"
-    assert list((tmp_path / "mlruns").iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["s.toml"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "environment", "says"),
+    [
+        ("search.start_from=nosuch", {}, "sweep 'nosuch': there is none"),
+        ("search.trials=3", {"OPTUNA_STORAGE": "postgresql+psycopg2://127.0.0.1:1/optuna"}, "OPTUNA_STORAGE"),
+    ],
+)
+def test_what_a_sweep_refuses_is_refused(
+    setting: str, environment: dict[str, str], says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "s.toml").write_text(SPACE)
+    ended = convene("preflight", "s.toml", "--set", setting, folder=tmp_path, **environment)
+    assert ended.code == 2
+    assert says in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["s.toml"]
 
 
 def test_what_the_cluster_lacks_is_said_beside_the_rest(tmp_path: Path) -> None:

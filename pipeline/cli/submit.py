@@ -45,7 +45,7 @@ def submit(
     root = submission.place(storage) if storage else None
     as_told = ["--json"] if as_json else []
     more = trials is not None and trials.startswith("+")
-    if file.exists() or file.suffix == ".toml":
+    if file.is_file() or file.suffix == ".toml":
         if more:
             raise InputError(f"--trials {trials}: adds to a sweep, which is given by its name, not by {file}")
         if not root:
@@ -64,7 +64,7 @@ def submit(
             )
         words = words_of(resources | given({"search.trials": trials}))
         server = JobServer(address)
-        job = server.resume(str(file), ["sweep" if more else "resume", str(file), *words, *as_told], root)
+        job = server.resume(str(file), "sweep" if more else "resume", [*words, *as_told], root)
     if not as_json:
         click.echo(f"job {job.id} at {server.address}; it goes on also without this command", err=True)
     follow(server, job, as_json=as_json)
