@@ -149,6 +149,7 @@ def sweeps(listed: "Sequence[ListedSweep]") -> Table:
     """The sweeps under a storage root."""
     left = ("name", "state", "created", "data")
     table = _table(*left, "trials", "valid", "test", "test\nreads", left=left)
+    table.show_edge = False  # two characters, of 80
     for sweep in listed:
         table.add_row(
             sweep.name,

@@ -152,11 +152,11 @@ def resume_sweep(
                 resources = stack.enter_context(joining)
                 cluster.check_storage(kept.storage)
             stack.enter_context(_resumable(kept))
+            tracker = stack.enter_context(tracker_of(sweep))  # which is refused where MLflow is not there
             if more:
                 _enlarge(sweep)
             if known:  # a process that was killed may have taken some of them
                 sweep.study.take(str(config.search.start_from), known)
-            tracker = stack.enter_context(tracker_of(sweep))
             if resources:
                 _search(sweep, resources, tracker, budget, watch)
             outcome = _finish(sweep, tracker, started)

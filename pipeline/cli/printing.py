@@ -64,7 +64,7 @@ def _summary(outcome: "Outcome") -> list[str]:
 
     states = ", ".join(f"{count} {state}" for state, count in outcome.states.items())
     return [
-        f"sweep {outcome.name}: {outcome.trials} trials ({states}) "
+        f"sweep {outcome.name}: {outcome.trials} {'trial' if outcome.trials == 1 else 'trials'} ({states}) "
         f"in {terminal.duration(outcome.wall_seconds)}; * in the ensemble"
         + (f"; {outcome.taken} earlier ones were known" if outcome.taken else ""),
         f"test set read {outcome.test_reads} time{'s' if outcome.test_reads > 1 else ''}"
