@@ -59,6 +59,7 @@ def allot(
     memory = None
     if search.gpus_per_trial and (able := [each for each in there if each.holds(search.cpus_per_trial, 1.0)]):
         largest = disk.largest(space, dataset.image_shape, len(dataset.classes))
+        say("tries the largest network on a whole GPU, and waits until one is free")
         memory = probe.gpu_memory(largest, dataset.for_training, search, able)
     gpus = share(search, there, memory) if search.gpus_per_trial == "auto" else search.gpus_per_trial
     return capacity.resources(search, gpus, there, joined=joined), memory
