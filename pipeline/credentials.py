@@ -13,10 +13,12 @@ _SHORTEST = 6  # characters: what is shorter is found in words that are none
 # The login of an address of the web, to the last @ before its path; or of a database, where SQLAlchemy takes
 # all from the first colon to the next @ for a password, and what is before a later @ is meant for one, too.
 _LOGIN = (
-    r"(https?://)(?:[^{}/?#]*@|[^{}:/?#@]*:(?!\d+(?:[/?#]|$))[^{}@]*@)"
+    r"(https?://)(?:[^{}/?#]*@|[^{}:/?#@\[]*:{port}[^{}@]*@)"
     r"|((?!https?://)\b[A-Za-z][\w.+-]*://)[^{}:/@]*(?::[^{}@]*)?@(?:[^{}/@]*@)*"
 )
-_OF_ADDRESS, _IN_TEXT = (re.compile(_LOGIN.replace("{}", space)) for space in ("", r"\s"))
+_OF_ADDRESS = re.compile(_LOGIN.replace("{}", "").replace("{port}", ""))
+# A text may go on behind an address, and what looks like a port is one.
+_IN_TEXT = re.compile(_LOGIN.replace("{}", r"\s").replace("{port}", r"(?!\d+(?:[/?#]|$))"))
 
 ADDRESSES = ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE")
 """Variables that hold an address, which may have a password in it."""

@@ -31,7 +31,7 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> Outcome:
         started: when the command began, in seconds of `time.monotonic`.
 
     Raises:
-        InputError: if the ensemble is to be larger than there are networks.
+        InputError: if the ensemble is to be larger than the number of best networks that were kept.
         WorkError: if no trial finished an epoch, or the export disagrees with the networks.
     """
     kept, dataset, config = sweep.kept, sweep.dataset, sweep.space.base.ensemble

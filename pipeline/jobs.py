@@ -5,7 +5,7 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -195,14 +195,12 @@ class JobServer:
         return self._now(job)
 
     async def _follow(self, job: Job, write: Callable[[str], None]) -> None:
-        import aiohttp
-
         log, away_since = Retold(), None
         while True:
             log.begin()
-            with suppress(aiohttp.ClientError, OSError, RuntimeError):  # the connection, not the job
-                async for text in self._client.tail_job_logs(job.id):
-                    write(log.new_in(text))
+            tail = aiter(self._client.tail_job_logs(job.id))
+            while (text := await _next(tail)) is not None:
+                write(log.new_in(text))
             try:
                 if self._now(job.id).has_ended:
                     log.begin()
@@ -231,6 +229,15 @@ class JobServer:
             kind = InputError if "already exists" in str(error) else WorkError
             hint = _NO_AGENT if "No available agent" in str(error) else ""
             raise kind(f"the cluster at {self.address}: {said[-1] if said else error!r}{hint}") from None
+
+
+async def _next(tail: AsyncIterator[str]) -> str | None:
+    """What comes next of a log; None at its end, and at that of a connection that was lost."""
+    import aiohttp
+
+    with suppress(StopAsyncIteration, aiohttp.ClientError, OSError, RuntimeError):
+        return await anext(tail)
+    return None
 
 
 @final

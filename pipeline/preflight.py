@@ -64,7 +64,8 @@ def examine(
     overrides: Mapping[str, Any] | None = None,
     address: str | None = None,
 ) -> Preflight:
-    """Looks at all that a sweep needs and times a few steps of it. Leaves nothing behind.
+    """Looks at all that a sweep needs and times a few steps of it. Leaves nothing behind, but Optuna's
+    tables in a database that OPTUNA_STORAGE names.
 
     Args: as for `run_sweep`.
 

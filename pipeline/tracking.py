@@ -8,7 +8,6 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import final
-from urllib.parse import quote
 
 from pipeline import experiment
 from pipeline.descriptions import Standing, TrialView
@@ -45,7 +44,8 @@ def place(storage: Storage) -> TrackingPlace:
             f"storage = {storage.root}: MLflow keeps no database there; set MLFLOW_TRACKING_URI to a server"
         )
     if not uri:
-        database = quote(str(storage.local("mlflow.db")), safe="/ ")  # SQLAlchemy takes it for a URL's path
+        # SQLAlchemy takes it for a part of a URL, and no more than this of it.
+        database = str(storage.local("mlflow.db")).replace("%", "%25").replace("?", "%3F")
         return TrackingPlace(f"sqlite:///{database}", storage.local("artifacts").as_uri())
     where = TrackingPlace(uri, None)
     if where.is_server:
@@ -87,8 +87,9 @@ class Tracker:
     """Keeps MLflow's picture of one sweep up to date. Calls return at once; a thread talks to MLflow.
 
     What is to be shown is a whole trial, and the thread writes what MLflow lacks of it; so nothing is written
-    twice, and what fails is tried again. Training never waits. Leaving the context waits while MLflow takes
-    what is left, but not for one that is away: then `waiting` says how many trials it lacks.
+    twice, and what fails is tried again; a record that MLflow refuses holds up no other. Training never
+    waits. Leaving the context waits while MLflow takes what is left, but not for one that is away: then
+    `waiting` says how many records it lacks.
 
     Args:
         runs: what writes the sweep's runs; used by the thread alone.
@@ -100,6 +101,8 @@ class Tracker:
         self._ends = ends
         self._runs = runs
         self._pending: dict[int | str, Callable[[], None]] = {}
+        self._refused: dict[int | str, Callable[[], None]] = {}
+        """What MLflow did not want, and what is offered once more at the end."""
         self._changed = threading.Condition()
         self._closing = self._failing = False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
@@ -113,10 +116,12 @@ class Tracker:
         if kind and self._ends:
             self.end("KILLED" if issubclass(kind, KeyboardInterrupt | SystemExit) else "FAILED")
         with self._changed:
+            self._pending |= self._refused
+            self._refused.clear()
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
-        self.waiting = len(self._pending)
+        self.waiting = len(self._pending) + len(self._refused)
 
     def show(self, view: TrialView) -> None:
         """Hands over a trial; an older picture of it that was not written yet is dropped."""
@@ -166,6 +171,7 @@ class Tracker:
 
     def _put(self, key: int | str, write: Callable[[], None]) -> None:
         with self._changed:
+            self._refused.pop(key, None)
             self._pending.pop(key, None)  # so that the order is that of the last changes
             self._pending[key] = write
             self._changed.notify_all()
@@ -191,33 +197,38 @@ class Tracker:
             return list(self._pending.items())
 
     def _write(self, batch: list[tuple[int | str, Callable[[], None]]]) -> bool:
-        """Whether MLflow took it all, but for what has changed since.
-
-        A record that it refuses does not hold up the others; where it is away, none is tried after the first.
-        """
-        took_all = True
+        """Whether MLflow is there: it was asked for all of the batch, but for what has changed since."""
         for key, write in batch:
             if self._pending.get(key) is not write:
                 continue  # there is a newer picture of it
             try:
                 write()
             except Exception as error:  # whatever a database or a server comes up with must not stop a sweep
-                if not self._failing:
-                    logger.warning("MLflow does not take records: %s", experiment.first_line(error))
                 self._runs.forget()
-                took_all = False
-                self._note(failing=True)
-                if not _is_refusal(error):
-                    break
+                # All others are those of the sweep's own run, and wait for it.
+                if key == "sweep" or not _is_refusal(error):
+                    self._note_away(error)
+                    return False
+                logger.warning("MLflow refuses the record of %s: %s", key, experiment.first_line(error))
+                self._took(key, write, refused=True)
             else:
-                self._note(failing=not took_all, written=(key, write))
-        return took_all
+                self._took(key, write)
+        return True
 
-    def _note(self, *, failing: bool, written: tuple[int | str, Callable[[], None]] | None = None) -> None:
+    def _note_away(self, error: Exception) -> None:
+        if not self._failing:
+            logger.warning("MLflow does not take records: %s", experiment.first_line(error))
         with self._changed:
-            self._failing = failing
-            if written and self._pending.get(written[0]) is written[1]:
-                del self._pending[written[0]]
+            self._failing = True
+            self._changed.notify_all()
+
+    def _took(self, key: int | str, write: Callable[[], None], *, refused: bool = False) -> None:
+        with self._changed:
+            self._failing = False
+            if self._pending.get(key) is write:
+                del self._pending[key]
+                if refused:
+                    self._refused[key] = write
             self._changed.notify_all()
 
 

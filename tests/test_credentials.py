@@ -18,7 +18,8 @@ from pipeline.credentials import scrubbed, shown
         ("https://user:p@ss@host/mlflow/", "https://host/mlflow/"),
         ("https://token@host", "https://host"),
         ("https://host/a@b", "https://host/a@b"),
-        ("http://host:5000/a@b", "http://host:5000/a@b"),
+        ("http://[::1]:5000/a@b", "http://[::1]:5000/a@b"),
+        ("http://user:12/34@host", "http://host"),
         ("http://user:ab/cd?e@host:5000/a", "http://host:5000/a"),
         # SQLAlchemy takes these, and `openssl rand -base64` makes such passwords.
         ("postgresql+psycopg2://convene:ab/cd=@db/optuna", "postgresql+psycopg2://db/optuna"),
@@ -54,6 +55,7 @@ def test_what_is_shown_of_an_address_is_no_secret(url: str, expected: str) -> No
         ("HOME", "/root", "no http://u:p@ss@h/api, s3://k@b", "no http://h/api, s3://b"),
         ("OPTUNA_STORAGE", "postgresql://u:ab[cd/12@h/d", "refused: ab[cd/12", "refused: ***"),
         ("OPTUNA_STORAGE", "postgresql://[bad", "postgresql://[bad", "postgresql://[bad"),
+        ("HOME", "/root", "GET http://host:5000/a@b", "GET http://host:5000/a@b"),
         ("HOME", "/root", "at postgresql://h:5432 and by a@b", "at postgresql://h:5432 and by a@b"),
         # What only looks like one.
         ("MLFLOW_TRACKING_URI", "http://host:5000", "http://host:5000/api", "http://host:5000/api"),

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -160,6 +161,15 @@ def test_constant_images_have_finite_statistics(normalization: Any, value: int) 
     statistics = fit(pixels, normalization)
     assert statistics.mean.dtype == statistics.deviation.dtype == np.float32
     assert statistics.deviation.item() == (255 if normalization in ("center", "none") else 1)
+
+
+def test_an_npz_may_have_members_of_bare_names(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bare.npz", "w") as file:
+        for name, values in (("images", np.zeros((40, 4, 4), np.uint8)), ("labels", np.arange(40) % 2)):
+            content = io.BytesIO()
+            np.save(content, values)
+            file.writestr(name, content.getvalue())
+    assert load(DataConfig(source=str(tmp_path / "bare.npz"))).image_shape == (1, 4, 4)
 
 
 def test_statistics_know_nothing_of_valid_and_test(tmp_path: Path) -> None:

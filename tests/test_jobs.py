@@ -302,6 +302,15 @@ def test_a_log_that_was_quiet_is_followed_through_lost_connections(monkeypatch: 
     assert "".join(told) == "trial 0 COMPLETE\n"
 
 
+def test_who_cannot_write_the_log_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(text: str) -> None:
+        raise BrokenPipeError
+
+    there = server(Quiet(monkeypatch, broken=0, away=False))
+    with pytest.raises(BrokenPipeError):
+        there.follow(there.find("m"), closed)
+
+
 def test_a_cluster_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     there = server(Quiet(monkeypatch, broken=1, away=True))
     with pytest.raises(WorkError, match=r"does not answer any more: .*refused"):

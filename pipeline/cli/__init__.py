@@ -74,6 +74,9 @@ def main() -> None:
         _fail(error.format_message() if as_json else None, error.exit_code, as_json)
     except ConveneError as error:
         _fail(str(error), error.exit_code, as_json)
+    except BrokenPipeError:  # whoever read the answer has read enough: convene logs NAME | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python writes what is left
+        sys.exit(1)
     except (KeyboardInterrupt, click.Abort) as error:
         # Click takes every interrupt for its own, and keeps the one that says how to go on as the cause.
         _fail(str(error.__cause__ or error) or "interrupted", 130, as_json)

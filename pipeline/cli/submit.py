@@ -45,7 +45,7 @@ def submit(
     root = submission.place(storage) if storage else None
     as_told = ["--json"] if as_json else []
     more = trials is not None and trials.startswith("+")
-    if file.is_file() or file.suffix == ".toml":
+    if (file.exists() and not file.is_dir()) or file.suffix == ".toml":
         if more:
             raise InputError(f"--trials {trials}: adds to a sweep, which is given by its name, not by {file}")
         if not root:

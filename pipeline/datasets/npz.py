@@ -73,7 +73,8 @@ def _array(file: NpzFile, path: Path, name: str) -> NDArray[Any]:
 def _check_room(file: NpzFile, path: Path, name: str) -> None:
     """By the array's header, before its values are unpacked."""
     assert file.zip, "it is open"
-    with file.zip.open(f"{name}.npy") as stream:
+    member = name if name in file.zip.namelist() else f"{name}.npy"  # as NumPy looks for it
+    with file.zip.open(member) as stream:
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(stream)
