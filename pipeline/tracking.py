@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _ANSWER_WITHIN = 5  # seconds that a server has to say that it is there
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0  # seconds until a record that was refused is tried again
 _LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+_PASSING = (401, 408, 429)  # of HTTP: a login that ran out, too late, too many requests
 _GATHER = 0.5  # seconds that changes are gathered for
 
 
@@ -103,6 +104,7 @@ class Tracker:
         self._pending: dict[int | str, Callable[[], None]] = {}
         self._refused: dict[int | str, Callable[[], None]] = {}
         """What MLflow did not want, and what is offered once more at the end."""
+        self._told: set[int | str] = set()
         self._changed = threading.Condition()
         self._closing = self._failing = False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
@@ -209,7 +211,9 @@ class Tracker:
                 if key == "sweep" or not _is_refusal(error):
                     self._note_away(error)
                     return False
-                logger.warning("MLflow refuses the record of %s: %s", key, experiment.first_line(error))
+                if key not in self._told:
+                    logger.warning("MLflow refuses the record of %s: %s", key, experiment.first_line(error))
+                    self._told.add(key)
                 self._took(key, write, refused=True)
             else:
                 self._took(key, write)
@@ -233,7 +237,7 @@ class Tracker:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether MLflow answered, and does not want this very record (HTTP 400 to 499)."""
+    """Whether MLflow answered, and does not want this very record: HTTP 400 to 499, but for what passes."""
     from mlflow.exceptions import MlflowException
     from requests import HTTPError
 
@@ -242,4 +246,4 @@ def _is_refusal(error: Exception) -> bool:
         status = error.response.status_code
     elif isinstance(error, MlflowException):
         status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
-    return 400 <= status < 500
+    return 400 <= status < 500 and status not in _PASSING
