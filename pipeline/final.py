@@ -67,6 +67,7 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> Outcome:
         taken=sweep.study.taken,
         ended=sweep.study.has_ended,
         pareto=_pareto(sweep),
+        chosen={"ensemble.size": config.size, "ensemble.rank_by": config.rank_by},
     )
     kept.write_result(outcome)
     leave_report(sweep)

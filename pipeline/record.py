@@ -131,6 +131,8 @@ class Outcome:
     """Whether the search had come to its end, and not only to an ensemble of what there was."""
     pareto: list[dict[str, Any]] = field(default_factory=list)
     """Of several objectives: the trials that none beats in all, with their values."""
+    chosen: dict[str, Any] = field(default_factory=dict)
+    """How the members were: `ensemble.size` and `ensemble.rank_by`, which may be others than the sweep's."""
 
     @property
     def scored(self) -> ScoredEnsemble:

@@ -152,6 +152,15 @@ def test_its_configuration_makes_the_sweep_again(sweep: OpenSweep, page: Reader)
     assert tomllib.loads(shown) == tomllib.loads(sweep.kept.files.read("search_space.toml").decode())
 
 
+def test_the_configuration_is_that_of_the_ensemble_that_was_chosen_last(tmp_path: Path) -> None:
+    sweep = record_sweep(tmp_path, trials=20)
+    assert sweep.kept.result
+    chosen = {"ensemble.size": 3, "ensemble.rank_by": "valid_accuracy"}
+    sweep.kept.write_result(replace(sweep.kept.result, chosen=chosen))
+    shown = report.gather(sweep).space.base.ensemble
+    assert (shown.size, shown.rank_by) == (3, "valid_accuracy")
+
+
 def test_its_words_agree_with_what_was_recorded(findings: Findings) -> None:
     assert findings.result and findings.evidence
     images = len(findings.evidence.labels)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline import checkpoint, evidence, record
+from pipeline import checkpoint, evidence, record, search_space
 from pipeline.checkpoint import TrialRecord
 from pipeline.datasets import Dataset
 from pipeline.evidence import Evidence
@@ -116,6 +116,8 @@ def gather(sweep: OpenSweep) -> Findings:
     trials = tuple(Trial(studied, records.get(studied.number)) for studied in all_trials)
     result, examined = kept.result, evidence.load(kept.files)
     members = [member["trial"] for member in result.ensemble["members"]] if result else []
+    if result:  # the space that makes this very ensemble
+        space = search_space.override(space, result.chosen)
     if examined and [member.trial for member in examined.members] != members:
         examined = None  # a final stage was cut off between the two
     return Findings(
