@@ -199,6 +199,7 @@ def test_a_folder_of_colour_images_goes_all_the_way(colour_folder: Path, tmp_pat
     assert np.mean(right) > 0.7
 
 
+@pytest.mark.slow
 def test_the_final_stage_can_be_redone_and_says_that_it_read_the_test_set_again(tmp_path: Path) -> None:
     (tmp_path / "two.toml").write_text(SMALL_SPACE.replace("trials = 8", "trials = 4"))
     sets = ("--set", "training.learning_rate=0.02", "--set", "search.scheduler=none")
@@ -221,6 +222,7 @@ def test_the_final_stage_can_be_redone_and_says_that_it_read_the_test_set_again(
     )
 
 
+@pytest.mark.slow
 def test_time_that_is_too_short_for_all_trials_still_ends_in_an_ensemble(tmp_path: Path) -> None:
     (tmp_path / "short.toml").write_text(SMALL_SPACE.replace("epochs = 4", "epochs = 40"))
     ended = convene(
