@@ -194,6 +194,14 @@ def test_a_file_is_predicted_as_the_same_image_by_its_index(chosen: Subject, tmp
     assert sum(by_file["probabilities"].values()) == pytest.approx(1, abs=1e-5)  # float32
 
 
+def test_samples_are_of_classes_that_validation_has(chosen: Subject) -> None:
+    dataset = chosen.dataset
+    there = dataset.valid.take(np.flatnonzero(dataset.valid.labels < 2))
+    many = tuple(f"class {number}" for number in range(100))
+    shown = exhibits.samples(replace(dataset, valid=there, classes=many), Wish()).numbers["images"]
+    assert set(shown) == {"class 0", "class 1"}
+
+
 def test_images_are_drawn_by_their_seed(chosen: Subject) -> None:
     drawn = [exhibits.predict(chosen, Wish(seed=seed)).numbers["predictions"] for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
