@@ -94,7 +94,7 @@ class JobServer:
     def find(self, name: str) -> Job:
         """The last job of a sweep, or the job of an id. Raises InputError where there is none."""
         jobs = self.jobs()
-        if found := [job for job in jobs if job.name == name] or [job for job in jobs if job.id == name]:
+        if found := [job for job in jobs if name in (job.name, job.id)]:
             return found[-1]
         near = nearest(name, sorted({job.name for job in jobs}))
         raise InputError(f"job {name!r}: the cluster at {self.address} has none of that name{near}")

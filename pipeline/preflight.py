@@ -82,7 +82,9 @@ def examine(
         dataset = datasets.load(space.base.data)
         misfit = opening.misfit_of(space, dataset)
         opening.known_trials(space, dataset, store)
-        seen = _see(space, dataset, misfit, store, address, began)
+        largest = disk.largest(space, dataset.image_shape, len(dataset.classes))
+        configurations = [largest, *_sample(space, misfit)]
+        seen = _see(space, dataset, configurations, store, address, began)
         room = disk.room(space, dataset, seen.most, store)
     seconds = _forecast(space, dataset, seen)
     problems = [*seen.problems, *_unsatisfied(space.base, dataset, seen.tried, seconds)]
@@ -95,7 +97,7 @@ def examine(
         space.base.search.trials,
         seen.concurrency,
         seconds,
-        _largest(space, dataset, seen.tried),
+        _largest(largest, dataset, seen.tried),
         room,
         _gpu(seen.memory),
         tuple(problems),
@@ -117,7 +119,12 @@ class _Seen:
 
 
 def _see(
-    space: SearchSpace, dataset: Dataset, misfit: Misfit, store: Storage, address: str | None, began: float
+    space: SearchSpace,
+    dataset: Dataset,
+    configurations: list[Configuration],
+    store: Storage,
+    address: str | None,
+    began: float,
 ) -> _Seen:
     search = space.base.search
     seen = _Seen([], search.concurrency or 1, search.concurrency or 1)
@@ -130,7 +137,6 @@ def _see(
             with _noting(seen.problems):
                 allotment.check(search, resources, memory)
             start_seconds = time.monotonic() - began + _START_SECONDS
-            configurations = [_largest_of(space, dataset), *_sample(space, misfit)]
             steps = probe.run(configurations, dataset.for_training, search, resources)
             tried = list(zip(configurations, steps, strict=True))
             at_a_time = resources.concurrency, resources.most
@@ -206,12 +212,7 @@ def _forecast(space: SearchSpace, dataset: Dataset, seen: _Seen) -> Forecast | N
     )
 
 
-def _largest_of(space: SearchSpace, dataset: Dataset) -> Configuration:
-    return disk.largest(space, dataset.image_shape, len(dataset.classes))
-
-
-def _largest(space: SearchSpace, dataset: Dataset, tried: Tried) -> dict[str, Any]:
-    configuration = _largest_of(space, dataset)
+def _largest(configuration: Configuration, dataset: Dataset, tried: Tried) -> dict[str, Any]:
     count = geometry.parameter_count(configuration.network, dataset.image_shape, len(dataset.classes))
     seen = [steps.seconds for _, steps in tried[:1] if isinstance(steps, Steps)]
     return {"parameters": count, "seconds": seen[0] * configuration.training.epochs if seen else None}

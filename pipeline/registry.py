@@ -14,7 +14,6 @@ from pipeline.record import ScoredEnsemble, SweepRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
 
 
@@ -34,44 +33,40 @@ def register(
         The version's address: `models:/digits-ensemble/3`.
     """
     name = descriptions.model_name(dataset)
-    registered = client.search_model_versions(f"run_id = '{run_id}'")
-    version = registered[0] if registered else _new_version(client, run_id, export, kept, dataset, scored)
+    if registered := client.search_model_versions(f"run_id = '{run_id}'"):
+        version = registered[0]
+    else:
+        with _active(client, run_id):
+            model_id = _log(client, run_id, export, dataset)
+            if not client.search_registered_models(f"name = '{name}'"):
+                client.create_registered_model(name, description=descriptions.model(dataset))
+            version = client.create_model_version(
+                name,
+                f"models:/{model_id}",
+                run_id,
+                {"convene.fingerprint": dataset.fingerprint, "convene.valid_loss": str(scored.valid_loss)},
+                description=descriptions.version(kept, dataset, scored),
+                model_id=model_id,
+            )
     if scored.valid_loss < _champion_loss(client, name, dataset):
         client.set_registered_model_alias(name, "champion", version.version)
     return f"models:/{version.name}/{version.version}"
 
 
-def _new_version(
-    client: "MlflowClient",
-    run_id: str,
-    export: Path,
-    kept: SweepRecord,
-    dataset: Dataset,
-    scored: ScoredEnsemble,
-) -> "ModelVersion":
+def _log(client: "MlflowClient", run_id: str, export: Path, dataset: Dataset) -> str:
+    """Logs the folder and its ONNX file to the active run; returns the id of the logged model."""
     import mlflow
     import onnx
 
     client.log_artifacts(run_id, str(export), "export")
-    with _active(client, run_id):
-        logged = mlflow.onnx.log_model(
-            onnx.load(export / "model.onnx"),
-            name="ensemble",
-            signature=_signature(dataset),
-            pip_requirements=["onnxruntime"],
-            save_as_external_data=False,
-        )
-        name = descriptions.model_name(dataset)
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name, description=descriptions.model(dataset))
-        return client.create_model_version(
-            name,
-            f"models:/{logged.model_id}",
-            run_id,
-            {"convene.fingerprint": dataset.fingerprint, "convene.valid_loss": str(scored.valid_loss)},
-            description=descriptions.version(kept, dataset, scored),
-            model_id=logged.model_id,
-        )
+    logged = mlflow.onnx.log_model(
+        onnx.load(export / "model.onnx"),
+        name="ensemble",
+        signature=_signature(dataset),
+        pip_requirements=["onnxruntime"],
+        save_as_external_data=False,
+    )
+    return str(logged.model_id)
 
 
 def _signature(dataset: Dataset) -> "ModelSignature":

@@ -42,7 +42,7 @@ class Server:
         self.tracking_uri = where.shown
         self._where, self._host, self._port = where, host, port
         self._names = names(host, port, allowed_hosts)
-        called = _outward() or "127.0.0.1" if host in _EVERYWHERE else host
+        called = _outward() if host in _EVERYWHERE else host
         at = f"http://[{called}]:{port}" if ":" in called else f"http://{called}:{port}"
         self.serves = not where.is_server and _is_to_start(where.uri, at, host, port)
         page = experiment.page(where, kept.about, run=bool(name)) if kept else ""
@@ -83,7 +83,7 @@ def names(host: str, port: int, others: Sequence[str] = ()) -> list[str]:
     known = ["localhost", "127.0.0.1", "::1"]
     if host in _EVERYWHERE:
         name = socket.gethostname()
-        known += [name, socket.getfqdn(), *_addresses(name), *filter(None, [_outward()])]
+        known += [name, socket.getfqdn(), *_addresses(name), _outward()]
     else:
         known.append(host)
     written = [f"[{name}]" if ":" in name else name for name in known]
@@ -100,13 +100,13 @@ def _addresses(name: str) -> list[str]:
         return []
 
 
-def _outward() -> str | None:
-    """This machine's address on the way to others; nothing is sent to find it."""
+def _outward() -> str:
+    """This machine's address on the way to others, if there is one; nothing is sent to find it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # of a network that is for examples alone, RFC 5737
         except OSError:
-            return None
+            return "127.0.0.1"
         return str(probe.getsockname()[0])
 
 

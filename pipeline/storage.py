@@ -27,13 +27,17 @@ def is_out_of_service(error: OSError) -> bool:
     return isinstance(error, StorageError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def is_bucket(address: str) -> bool:
-    """Whether an address is `s3://BUCKET` or `s3://BUCKET/PREFIX`."""
-    return _BUCKET.fullmatch(address.rstrip("/")) is not None
+def whole(root: str) -> str:
+    """A storage root as it is known everywhere: `s3://BUCKET/PREFIX`, or the absolute path of a folder.
 
-
-def _folder(root: str) -> str:
-    """The absolute path. Raises InputError where it cannot be one."""
+    Raises:
+        InputError: if it can be neither.
+    """
+    if "://" in root:
+        address = root.rstrip("/")
+        if not _BUCKET.fullmatch(address):
+            raise InputError(f"storage = {root!r}: must be a folder, or s3://BUCKET/PREFIX")
+        return address
     try:
         path = str(Path(root).expanduser().absolute())
         path.encode()
@@ -57,14 +61,10 @@ class Storage:
     """
 
     def __init__(self, root: str) -> None:
-        self.is_local = "://" not in root
+        self.root, self.is_local = whole(root), "://" not in root
         if self.is_local:
-            self.root = _folder(root)
             self._files = fs.SubTreeFileSystem(self.root, fs.LocalFileSystem())
             return
-        self.root = root.rstrip("/")
-        if not is_bucket(self.root):
-            raise InputError(f"storage = {root!r}: must be a folder, or s3://BUCKET/PREFIX")
         bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
         try:
             with self._own_errors():

@@ -247,7 +247,7 @@ def _recorded(place: Place, name: str) -> list[FrozenTrial]:
         study = optuna.load_study(study_name=name, storage=place.storage(), pruner=NopPruner())
     except KeyError:
         return []
-    return study.get_trials()
+    return study.get_trials(deepcopy=False)
 
 
 def _studied(trials: Sequence[FrozenTrial]) -> list[StudiedTrial]:

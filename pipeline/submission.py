@@ -11,7 +11,7 @@ from pipeline.arrival import SUBMITTED
 from pipeline.credentials import ADDRESSES, shown
 from pipeline.errors import InputError
 from pipeline.search_space import SearchSpace
-from pipeline.storage import is_bucket
+from pipeline.storage import whole
 
 SPACE = "search_space.toml"
 """The search space's name among what travels."""
@@ -64,14 +64,10 @@ def place(storage: str) -> str:
     """A storage root as the cluster is to see it: an address, or a whole path.
 
     Raises:
-        InputError: if there is a credential in it, which the cluster would show.
+        InputError: if there is a credential in it, which the cluster would show, or it is neither.
     """
-    if "://" not in storage:
-        return str(Path(storage).expanduser().absolute())
-    if shown(storage) != storage:
+    if "://" in storage and shown(storage) != storage:
         raise InputError(
             f"--storage {shown(storage)}: holds a credential; leave that to the cluster's environment"
         )
-    if not is_bucket(storage):
-        raise InputError(f"--storage {storage}: must be a folder, or s3://BUCKET/PREFIX")
-    return storage
+    return whole(storage)

@@ -20,7 +20,7 @@ OWN = socket.gethostname()
         ("192.168.7.7", [], "192.168.7.7:5000", True),
         ("0.0.0.0", [], f"{OWN}:5000", True),
         ("0.0.0.0", [], "localhost:5000", True),
-        ("0.0.0.0", [], f"{_outward() or OWN}:5000", True),
+        ("0.0.0.0", [], f"{_outward()}:5000", True),
         ("0.0.0.0", [], "mlflow.example.org:5000", False),
         ("0.0.0.0", ["mlflow.example.org"], "mlflow.example.org:5000", True),
         ("0.0.0.0", ["mlflow.example.org"], "mlflow.example.org", True),

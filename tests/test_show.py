@@ -14,15 +14,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pipeline import (
-    checkpoint,
-    cli,
-    exhibits,
-    listing,
-    subject,
-    terminal,
-    workflow,
-)
+from pipeline import checkpoint, cli, exhibits, listing, subject, terminal, workflow
 from pipeline.errors import Interrupted
 from pipeline.exhibits import Wish
 from pipeline.opening import open_sweep, recorded_data

@@ -440,15 +440,13 @@ def test_all_of_a_small_space_is_tried_before_anything_twice(sampler: str, told:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_what_can_never_apply_does_not_make_a_space_without_end(sampler: str) -> None:
-    space = parse(
-        """
+    space = parse("""
 [network]
 depth = { choices = [1, 2] }
 dense = 0
-dense_dropout = { low = 0.0, high = 0.5, when = { dense = [128, 625] } }
+dense_dropout = { low = 0.0, high = 0.5, step = 0.25, when = { dense = [128, 625] } }
 dropout = { low = 0.0, high = 0.5, when = { dense_dropout = [0.25] } }
-""".replace("high = 0.5, when = { dense =", "high = 0.5, step = 0.25, when = { dense =")
-    )
+""")
     study = Study(override(space, {"search.sampler": sampler}), fits)
     assert sorted(study.ask()[1].network.depth for _ in range(4)) == [1, 1, 2, 2]
 
