@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def misfit(
-    submitted: Mapping[str, Mapping[str, str]], here: Mapping[str, str], environment: Mapping[str, str]
+    submitted: Mapping[str, Mapping[str, str]], here: Mapping[str, str], variables: Mapping[str, str]
 ) -> str | None:
     """What is wrong with this machine for a submission, and what to do; None where nothing is."""
     wanted = submitted["versions"]
@@ -40,7 +40,7 @@ def misfit(
             f"give every node Python {wanted['python']} and: pip install {versions.requirements(wanted)}\n"
             "or submit from an environment with the cluster's versions"
         )
-    if unlike := "".join(_unlike(submitted["addresses"], environment)):
+    if unlike := "".join(_unlike(submitted["addresses"], variables)):
         return (
             f"an address with a password in it does not travel, and the cluster has another one:{unlike}\n"
             "set it in the environment that the cluster's head is started in, or unset it where you submit"
@@ -48,9 +48,9 @@ def misfit(
     return None
 
 
-def _unlike(addresses: Mapping[str, str], environment: Mapping[str, str]) -> Iterator[str]:
+def _unlike(addresses: Mapping[str, str], variables: Mapping[str, str]) -> Iterator[str]:
     for name, there in addresses.items():
-        here = shown(environment.get(name, ""))
+        here = shown(variables.get(name, ""))
         if here != there:
             yield f"\n  {name}: {there} where it was submitted, {here or 'not set'} on the cluster"
 

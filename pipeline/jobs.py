@@ -188,7 +188,7 @@ class JobServer:
                 lambda: self._client.submit_job(
                     entrypoint=submission.command([*words, "--storage", storage]),
                     submission_id=job,
-                    runtime_env={"working_dir": folder, "env_vars": submission.environment(os.environ)},
+                    runtime_env={"working_dir": folder, "env_vars": submission.environment_variables(os.environ)},
                     metadata={"sweep": name, "storage": storage},
                 )
             )

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 @contextmanager
 def tracker_of(sweep: OpenSweep, *, ends: bool = True) -> Iterator["Tracker"]:
     """A tracker of a recorded sweep, that brings MLflow up to date with the trials that have ended."""
-    from pipeline import tracking, trials
+    from pipeline import trials
     from pipeline.runs import SweepRuns
+    from pipeline.tracking import Tracker, place
 
-    where = tracking.place(sweep.kept.storage)
+    where = place(sweep.kept.storage)
     runs = SweepRuns(where, sweep.kept, sweep.space, sweep.dataset, fresh=False)
-    with tracking.Tracker(runs, ends=ends) as tracker:
+    with Tracker(runs, ends=ends) as tracker:
         for view in trials.views(sweep):
             tracker.show(view)
         yield tracker

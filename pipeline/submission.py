@@ -42,7 +42,7 @@ def at_home(space: SearchSpace) -> SearchSpace:
     return search_space.override(space, {"data.source": str(source.absolute())})
 
 
-def environment(here: Mapping[str, str]) -> dict[str, str]:
+def environment_variables(here: Mapping[str, str]) -> dict[str, str]:
     """The job's variables: what it was submitted from, and the places that hold no secret."""
     places = {name: here[name] for name in _PLACES if here.get(name)}
     travel = {name: value for name, value in places.items() if shown(value) == value}

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError
 
-from pipeline import datasets, disk, opening, record, search_space, versions
+from pipeline import datasets, disk, record, search_space, versions
 from pipeline.budget import TimeBudget
 from pipeline.config import Configuration
 from pipeline.credentials import shown
 from pipeline.datasets import Dataset
 from pipeline.errors import InputError, Interrupted, WorkError
-from pipeline.opening import DEFAULT_STORAGE, OpenSweep, open_sweep
+from pipeline.opening import DEFAULT_STORAGE, OpenSweep, known_trials, misfit_of, open_sweep, study_place
 from pipeline.record import About, SweepRecord
 from pipeline.search_space import SearchSpace
 from pipeline.storage import Storage, StorageError, is_out_of_service
@@ -69,13 +69,14 @@ def run_sweep(
         record.check_free(store, name)
     store.check_writable()
 
-    from pipeline import allotment, cluster, tracking
+    from pipeline import allotment, cluster
     from pipeline.runs import SweepRuns
+    from pipeline.tracking import Tracker, place
 
-    where = tracking.place(store)
+    where = place(store)
     dataset = datasets.load(config.data)
-    misfit = opening.misfit_of(space, dataset)
-    known = opening.known_trials(space, dataset, store)
+    misfit = misfit_of(space, dataset)
+    known = known_trials(space, dataset, store)
     budget = TimeBudget(started, config, test_images=len(dataset.test))
     say = _before_the_first(config, budget, watch)
     with allotment.join(address, space, dataset, say) as resources:
@@ -88,15 +89,15 @@ def run_sweep(
         # A path is kept whole, for a resume from another folder.
         space = search_space.override(space, {"data.source": dataset.source})
         about = _about(name, dataset)
-        place, study_name = opening.study_place(SweepRecord(store, name), about)
-        place.check()
+        kept_at, study_name = study_place(SweepRecord(store, name), about)
+        kept_at.check()
         kept = SweepRecord.create(store, name, space, about)
         with kept.exclusive(), _resumable(kept):
-            study = Study(space, misfit, place, study_name)
+            study = Study(space, misfit, kept_at, study_name)
             if known:
                 study.take(str(config.search.start_from), known)
             sweep = OpenSweep(kept, space, dataset, study)
-            with tracking.Tracker(SweepRuns(where, kept, space, dataset, fresh=True)) as tracker:
+            with Tracker(SweepRuns(where, kept, space, dataset, fresh=True)) as tracker:
                 _search(sweep, resources, tracker, budget, watch)
                 outcome = _finish(sweep, tracker, started)
             return _closed(sweep, outcome, tracker)
@@ -144,7 +145,7 @@ def resume_sweep(
         config = sweep.space.base
         budget = TimeBudget(started, config, test_images=len(sweep.dataset.test))
         say = _before_the_first(config, budget, watch)
-        known = [] if len(sweep.study) else opening.known_trials(sweep.space, sweep.dataset, kept.storage)
+        known = [] if len(sweep.study) else known_trials(sweep.space, sweep.dataset, kept.storage)
         with ExitStack() as stack:
             resources = None
             if to_train:

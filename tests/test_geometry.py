@@ -58,7 +58,7 @@ networks = st.builds(
     batch_norm=st.booleans(),
     dense=st.lists(st.integers(1, 5), max_size=2).map(tuple),
 )
-shapes = st.tuples(st.sampled_from([1, 3]), sizes, sizes)
+image_shapes = st.tuples(st.sampled_from([1, 3]), sizes, sizes)
 
 
 def layers(config: NetworkConfig, image: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def layers(config: NetworkConfig, image: Tensor) -> Tensor:
 
 
 @settings(deadline=None, max_examples=200)
-@given(networks, shapes)
+@given(networks, image_shapes)
 def test_a_network_fits_if_and_only_if_its_layers_run(
     config: NetworkConfig, shape: tuple[int, int, int]
 ) -> None:

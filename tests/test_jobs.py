@@ -110,7 +110,7 @@ def test_places_travel_and_credentials_stay() -> None:
         "RAY_AUTH_TOKEN": "hidden",
         "HOME": "/home/someone",
     }
-    sent = submission.environment(here)
+    sent = submission.environment_variables(here)
     assert "hidden" not in json.dumps(sent)
     assert sent.keys() == {
         *("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL"),
