@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import chromium
+from tests.support.browser import chromium
 
 __all__ = ["chromium"]  # a fixture
 
@@ -73,7 +73,7 @@ CLEAN = {
 def convene(*arguments: str | Path, folder: Path | None = None, **environment: str) -> Ended:
     """Runs the command in a process of its own, as a user does."""
     ended = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+        [sys.executable, "-m", "convene.cli", *map(str, arguments)],
         cwd=folder,
         env={**CLEAN, **environment},
         capture_output=True,

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-from pipeline.errors import InputError
-from pipeline.storage import Storage
+from convene.errors import InputError
+from convene.storage import Storage
 
 
 @contextmanager

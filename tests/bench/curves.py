@@ -2,7 +2,7 @@
 
 `python -m tests.bench.curves FOLDER-OF-MNIST` records them into curves.parquet, which is part of the
 repository: one row a configuration, in the order of `grid`, with its validation loss and seconds by epoch.
-Each is a whole training by `pipeline.training.Fit` on one thread: 9 epochs of 1,000 training images, judged
+Each is a whole training by `Fit` on one thread: 9 epochs of 1,000 training images, judged
 by 2,000 validation images, seeded by its row as a sweep seeds a trial by its number. The seconds are the
 process's own CPU time, so that what else ran on the machine hardly counts. The file's metadata say with what
 it was recorded.
@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from pipeline.search_space import SearchSpace, build
+from convene.config.search_space import SearchSpace, build
 
 FILE = Path(__file__).with_name("curves.parquet")
 EPOCHS = 9
@@ -108,8 +107,7 @@ def read(file: Path = FILE) -> Table:
 def record(mnist: Path, file: Path = FILE, rows: int | None = None) -> None:
     """Trains every configuration, or the first `rows`, and writes the table."""
     import torch
-
-    from pipeline.datasets import load
+    from convene.datasets import load
 
     torch.set_num_threads(1)
     recorded = build({**SPACE, "data": {"source": str(mnist), **DATA}})
@@ -132,7 +130,7 @@ def record(mnist: Path, file: Path = FILE, rows: int | None = None) -> None:
 def _trained(
     recorded: SearchSpace, parameters: Mapping[str, Any], number: int, data: Any
 ) -> dict[str, list[float]]:
-    from pipeline.training import Fit
+    from convene.training.fit import Fit
 
     losses, seconds = [], []
     fit = Fit(recorded.configuration(parameters, number), data)

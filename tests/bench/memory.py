@@ -13,7 +13,7 @@ def run() -> None:
     """Peak memory of the driver and of one worker on MNIST in full (CONVENE_MNIST names its folder)."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            *(sys.executable, "-m", "pipeline.cli", "sweep", "search_spaces/mnist.toml"),
+            *(sys.executable, "-m", "convene.cli", "sweep", "search_spaces/mnist.toml"),
             *("--data", os.environ.get("CONVENE_MNIST", "mnist"), "--storage", folder, "--trials", "4"),
             *("--set", "training.epochs=1", "--set", "search.scheduler=none"),
         ]

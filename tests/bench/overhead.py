@@ -61,7 +61,7 @@ def _convene(trials: int, folder: str) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "pipeline.cli",
+        "convene.cli",
         "sweep",
         str(space),
         f"--trials={trials}",

@@ -3,14 +3,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.synthetic import record_sweep
+from tests.support.synthetic import record_sweep
 
 TRIALS = 1000
 
 
 def run() -> None:
     """The report of a thousand trials: seconds to write it, its size, and until it is drawn."""
-    from pipeline import report
+    from convene.visualization import report
 
     with tempfile.TemporaryDirectory() as folder:
         sweep = record_sweep(Path(folder, "runs"), TRIALS)

@@ -118,10 +118,11 @@ class _Driven:
     """A study in memory and its observer, driven as Tune drives them."""
 
     def __init__(self, folder: Path, trials: int) -> None:
-        from pipeline import datasets
-        from pipeline.record import SweepRecord
-        from pipeline.storage import Storage
-        from pipeline.study import Study
+        from convene import datasets
+        from convene.records.sweep_record import SweepRecord
+        from convene.search.study import Study
+        from convene.storage import Storage
+
         from tests.bench import sleeper
 
         self._space = sleeper.space(trials, CONCURRENT, EPOCHS, 1.0)
@@ -159,8 +160,8 @@ class _Driven:
     def _leave(self, number: int, drawn: dict[str, Any], curve: dict[int, float]) -> None:
         from dataclasses import asdict
 
-        from pipeline import checkpoint
-        from pipeline.metrics import Epoch
+        from convene.training import checkpoint
+        from convene.training.metrics import Epoch
 
         configuration = self._space.configuration(drawn, number)
         rows = tuple(Epoch(epoch, loss, loss, 1 - loss / 4, 1e4) for epoch, loss in curve.items())
@@ -170,9 +171,9 @@ class _Driven:
 
     def spend(self) -> dict[str, float]:
         """Mean CPU milliseconds of each of a trial's calls."""
-        from pipeline.budget import TimeBudget
-        from pipeline.observer import Observer
-        from pipeline.opening import OpenSweep
+        from convene.records.open_sweep import OpenSweep
+        from convene.search.time_budget import TimeBudget
+        from convene.sweep.observer import Observer
 
         spent: dict[str, float] = {}
 

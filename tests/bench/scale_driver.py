@@ -1,6 +1,6 @@
 """The driver of a sweep of sleeping trials, which measures itself: `python -m tests.bench.scale_driver JSON`.
 
-All of it is the product's own (`pipeline.run_sweep`), but for the worker, and for clocks around the methods
+All of it is the product's own (`convene.run_sweep`), but for the worker, and for clocks around the methods
 that are listed in `_CLOCKED`. Figures go to `measured.json` in the folder.
 """
 
@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import convene
 import psutil
 
-import pipeline
 from tests.bench import sleeper
 
 Figures = dict[str, Any]
@@ -84,7 +84,7 @@ def main(trials: int, concurrent: int, epochs: int, seconds: float, folder: str,
             samples.append(_sample(progress.done, progress.running, clock, process, children))
 
     begin = time.monotonic()
-    outcome = pipeline.run_sweep(space, name="scale", storage=f"{folder}/runs", watch=watch)
+    outcome = convene.run_sweep(space, name="scale", storage=f"{folder}/runs", watch=watch)
     figures |= {
         "states": outcome.states,
         "wall": time.monotonic() - begin,
@@ -101,17 +101,16 @@ def _stand_in(
     clock: Clock, samples: list[Figures], figures: Figures, process: psutil.Process, children: "_Children"
 ) -> None:
     """Puts the sleeping worker in its place, and clocks around methods; has MLflow waited for by itself."""
+    from convene.search.sampler import Sampler
+    from convene.search.study import Study
+    from convene.storage import Storage
+    from convene.sweep import run, tuner
+    from convene.sweep.observer import Observer
+    from convene.tracking.sweep_runs import SweepRuns
     from mlflow import MlflowClient
     from optuna.storages.journal import JournalFileBackend
 
-    from pipeline import sweep, workflow
-    from pipeline.observer import Observer
-    from pipeline.runs import SweepRuns
-    from pipeline.sampler import Sampler
-    from pipeline.storage import Storage
-    from pipeline.study import Study
-
-    sweep.TrialWorker = sleeper.Sleeper  # type: ignore[misc]
+    tuner.TrialWorker = sleeper.Sleeper  # type: ignore[misc]
     for owner, methods in {
         Study: ("ask", "report", "is_weak", "tell"),
         Sampler: ("sample_relative",),
@@ -126,7 +125,7 @@ def _stand_in(
     clock.count(MlflowClient, "create_run", lambda *arguments: 1 + len(arguments[2]))
     clock.count(MlflowClient, "log_inputs", lambda *arguments: 1)
     clock.count(MlflowClient, "set_terminated", lambda *arguments: 1)
-    finish = workflow._finish
+    finish = run._finish
 
     def settled(opened: Any, tracker: Any, started: float) -> Any:
         samples.append(_sample(clock.trials, 0, clock, process, children))
@@ -142,7 +141,7 @@ def _stand_in(
         figures["final"] = {**spent, "files": files}
         return outcome
 
-    workflow._finish = settled
+    run._finish = settled
 
 
 def _rows(

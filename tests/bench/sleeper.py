@@ -16,15 +16,14 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from convene.config.schema import Configuration
+from convene.config.search_space import SearchSpace, build
+from convene.datasets import TrainingData
+from convene.storage import Storage
+from convene.sweep.worker import TrialWorker
+from convene.training import checkpoint
+from convene.training.metrics import Epoch
 from numpy.typing import NDArray
-
-from pipeline import checkpoint
-from pipeline.config import Configuration
-from pipeline.datasets import TrainingData
-from pipeline.metrics import Epoch
-from pipeline.search_space import SearchSpace, build
-from pipeline.storage import Storage
-from pipeline.worker import TrialWorker
 
 FOLDER, SECONDS, CONCURRENT = "CONVENE_SCALE_FOLDER", "CONVENE_SCALE_SECONDS", "CONVENE_SCALE_CONCURRENT"
 """Variables of the workers' environment: where the file of `record` is, what an epoch takes, and how many
@@ -63,8 +62,8 @@ def space(trials: int, concurrent: int, epochs: int, cpus: float) -> SearchSpace
 
 def record(folder: Path, configuration: Configuration) -> None:
     """Trains the network for an epoch, and writes what a trial of it leaves."""
-    from pipeline import datasets
-    from pipeline.training import Fit
+    from convene import datasets
+    from convene.training.fit import Fit
 
     fit = Fit(configuration, datasets.load(configuration.data).for_training)
     fit.run_epoch()
@@ -154,10 +153,10 @@ class Sleeper(TrialWorker):  # type: ignore[misc]  # final for all but this
     def setup(
         self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str, threads: int
     ) -> None:
-        training = ModuleType("pipeline.training")
+        training = ModuleType("convene.training.fit")
         training.Fit = SleepingFit  # type: ignore[attr-defined]
         training.DivergenceError = FloatingPointError  # type: ignore[attr-defined]
-        sys.modules["pipeline.training"] = training
+        sys.modules["convene.training.fit"] = training
         checkpoint._serialized = _serialized  # type: ignore[assignment]
         torch = ModuleType("torch")
         torch.set_num_threads = lambda threads: None  # type: ignore[attr-defined]

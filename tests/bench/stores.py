@@ -4,21 +4,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.metrics import Epoch
-from pipeline.runs import SweepRuns, TrackingPlace, TrialView
-from pipeline.search_space import override
-from pipeline.storage import Storage
-from pipeline.study import Study
-from pipeline.study_place import Place
+from convene.config.search_space import override
+from convene.search.study import Study
+from convene.search.study_storage import Place
+from convene.storage import Storage
+from convene.tracking.sweep_runs import SweepRuns, TrackingPlace, TrialView
+from convene.training.metrics import Epoch
+
 from tests.bench import sleeper
-from tests.synthetic import record_sweep
+from tests.support.synthetic import record_sweep
 
 TRIALS, EPOCHS = 60, 4
 
 
 def run() -> None:
     """A trial's entries in the study and its writes to MLflow: files beside servers on a PostgreSQL here."""
-    from tests.servers import mlflow_server, postgres
+    from tests.support.servers import mlflow_server, postgres
 
     os.environ.update({"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "CRITICAL"})
     with tempfile.TemporaryDirectory() as folder:

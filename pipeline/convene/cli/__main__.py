@@ -1,0 +1,5 @@
+"""`python -m convene.cli`, the same as `convene`."""
+
+from convene.cli import main
+
+main()

@@ -1,0 +1,106 @@
+"""What the verbs print."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from convene.records.listing import SweepView
+    from convene.records.sweep_record import Outcome
+
+_REASONS = 5  # failed trials whose reason is told
+
+
+def show_outcome(outcome: "Outcome", as_json: bool) -> None:
+    """A sweep's leaderboard, scores, and what to do next; or its JSON."""
+    if as_json:
+        print_json(asdict(outcome))
+        return
+    from convene.cli import terminal
+    from convene.records import listing
+
+    table, searched = listing.leaderboard(outcome)
+    members = [member["trial"] for member in outcome.ensemble["members"]]
+    out = console()
+    out.print(terminal.leaderboard(table, searched, members, out))
+    out.print(terminal.scores(outcome))
+    _print_lines([*_summary(outcome), *_ways_on(outcome)])
+
+
+def show_view(view: "SweepView", as_json: bool) -> None:
+    """A sweep's leaderboard, members and scores, as far as it has come; or their JSON."""
+    outcome = view.outcome
+    if as_json:
+        content = {"name": view.name, "state": view.state, "asked": view.asked, "states": view.states}
+        scored = {key: getattr(outcome, key, None) for key in ("ensemble", "best_single")}
+        rows = json.loads(view.table.to_json(orient="records"))  # whose NaN is null
+        print_json(content | scored | {"test_reads": view.test_reads, "trials": rows})
+        return
+    from convene.cli import terminal
+
+    members = [member["trial"] for member in outcome.ensemble["members"]] if outcome else []
+    out = console()
+    if len(view.table):
+        out.print(terminal.leaderboard(view.table, view.searched, members, out))
+    if outcome:
+        out.print(terminal.members(outcome))
+        out.print(terminal.scores(outcome))
+        _print_lines(_summary(outcome))
+    if view.state != "finished":
+        states = ", ".join(f"{count} {state}" for state, count in view.states.items()) or "none has begun"
+        _print_lines([f"sweep {view.name} is {view.state}; of {view.asked} trials: {states}"])
+    if view.state == "unfinished":
+        _print_lines([f"go on with: {view.resume}"])
+    failed = view.table[view.table["state"] == "FAIL"].head(_REASONS)
+    _print_lines([f"trial {row['trial']} failed: {row['reason']}" for row in failed.to_dict("records")])
+
+
+def _summary(outcome: "Outcome") -> list[str]:
+    from convene.cli import terminal
+
+    states = ", ".join(f"{count} {state}" for state, count in outcome.states.items())
+    return [
+        f"sweep {outcome.name}: {outcome.trials} {'trial' if outcome.trials == 1 else 'trials'} ({states}) "
+        f"in {terminal.duration(outcome.wall_seconds)}; * in the ensemble"
+        + (f"; {outcome.taken} earlier ones were known" if outcome.taken else ""),
+        f"test set read {outcome.test_reads} time{'s' if outcome.test_reads > 1 else ''}"
+        + (": its scores are no longer those of a first look" if outcome.test_reads > 1 else ""),
+    ]
+
+
+def _ways_on(outcome: "Outcome") -> list[str]:
+    from convene.records.sweep_record import SweepRecord
+    from convene.storage import Storage
+
+    kept, waiting = SweepRecord(Storage(outcome.storage), outcome.name), outcome.mlflow["waiting"]
+    lacks = f"MLflow lacks {waiting} records; write them with: {kept.command('sync')}"
+    return [
+        f"report:   {kept.report}",
+        f"browse:   {kept.command('ui')}",
+        f"ensemble: {outcome.export}",
+        *([lacks] if waiting else []),
+    ]
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    """Text as it is, on lines as long as it needs."""
+    out = console()
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(content: Any) -> None:
+    """The one JSON object of a verb."""
+    click.echo(json.dumps(content))
+
+
+def console(stderr: bool = False) -> "Console":
+    """A terminal, or what stands for one."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)

@@ -1,0 +1,32 @@
+"""`convene resume`."""
+
+from typing import Any
+
+import click
+
+from convene.cli.options import common_options, resource_options
+from convene.cli.printing import console, show_outcome
+
+
+@click.command()
+@click.argument("name")
+@resource_options
+@common_options
+def resume(
+    name: str,
+    resources: dict[str, Any],
+    address: str | None,
+    storage: str,
+    as_json: bool,
+) -> None:
+    """Finish the sweep NAME after any interruption: the same trials, each from its last epoch."""
+    from convene.cli import terminal
+    from convene.sweep import run
+
+    with terminal.LiveView(console(stderr=True)) as watch:
+        outcome, resumed = run.resume_sweep(
+            name, storage=storage, overrides=resources, address=address, watch=watch
+        )
+    if not resumed:
+        click.echo(f"sweep {name} is finished; nothing was changed", err=True)
+    show_outcome(outcome, as_json)

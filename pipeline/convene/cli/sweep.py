@@ -1,0 +1,57 @@
+"""`convene sweep`."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from convene.cli.options import common_options, given, resource_options, space_options
+from convene.cli.printing import console, show_outcome
+from convene.errors import InputError
+
+
+@click.command()
+@click.argument("file", metavar="FILE|NAME", type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the sweep.  [default: the file's, numbered where it is taken]")
+@click.option("--trials", metavar="N|+N", help="Overrides search.trials; +16 adds 16 to the sweep NAME.")
+@space_options
+@resource_options
+@common_options
+def sweep(
+    file: Path,
+    name: str | None,
+    trials: str | None,
+    changes: dict[str, Any],
+    resources: dict[str, Any],
+    address: str | None,
+    storage: str,
+    as_json: bool,
+) -> None:
+    """Search the space in FILE, or further for the sweep NAME; then select, score and export the ensemble."""
+    from convene.cli import terminal
+    from convene.sweep import run
+
+    count = trial_count(trials)
+    with terminal.LiveView(console(stderr=True)) as watch:
+        if trials and trials.startswith("+"):
+            if name or changes:
+                raise InputError(f"--trials {trials}: a sweep keeps its name, data, space and seed")
+            outcome, _ = run.resume_sweep(
+                str(file), more=count or 0, storage=storage, overrides=resources, address=address, watch=watch
+            )
+        else:
+            overrides = changes | resources | given({"search.trials": count})
+            outcome = run.run_sweep(
+                file, name=name, storage=storage, overrides=overrides, address=address, watch=watch
+            )
+    show_outcome(outcome, as_json)
+
+
+def trial_count(trials: str | None) -> int | None:
+    """The number in `--trials 16` or `--trials +16`."""
+    if trials is None:
+        return None
+    if not re.fullmatch(r"\+?0*[1-9]\d{0,8}", trials, re.ASCII):
+        raise InputError(f"--trials {trials}: must be a whole number of at least 1, or +N")
+    return int(trials)

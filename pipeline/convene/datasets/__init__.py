@@ -1,0 +1,7 @@
+"""Labelled uint8 images from many sources, divided, measured and fingerprinted."""
+
+from convene.datasets.dataset import Dataset, Images, SealedTest, Statistics, TrainingData
+from convene.datasets.image_files import iterate_images
+from convene.datasets.loading import load
+
+__all__ = ["Dataset", "Images", "SealedTest", "Statistics", "TrainingData", "iterate_images", "load"]

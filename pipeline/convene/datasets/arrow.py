@@ -1,0 +1,69 @@
+"""Columns of Arrow as arrays of images and labels."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convene.errors import InputError
+
+
+def image_values(column: Any, where: str, row: int) -> NDArray[Any] | list[bytes]:
+    """Pixels [row, ...], or encoded images, of a column whose first row is number `row`.
+
+    `where` names the column in messages. Raises InputError for values that are missing or no images, and for
+    lists of different lengths.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    found = column.type
+    if pa.types.is_struct(found) and found.get_field_index("bytes") >= 0:
+        column = pc.struct_field(column, "bytes")
+    _refuse_nulls(column, where, row)
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        return [bytes(image) for image in column.to_pylist()]
+    shape = [len(column)]
+    while isinstance(column, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
+        _refuse_nulls(column, where, row if len(shape) == 1 else None)
+        lengths = pc.min_max(pc.list_value_length(column)).as_py()
+        if lengths["min"] != lengths["max"]:
+            raise InputError(
+                f"{where}: lists of different lengths, {lengths['min']} and {lengths['max']}, from row {row} "
+                "on; lists of pixels have one size"
+            )
+        shape.append(lengths["min"])
+        column = column.flatten()
+    if len(shape) == 1:
+        raise InputError(
+            f"{where}: values of type {found}; images are lists of pixels, the bytes of image files, or "
+            "structs with such bytes"
+        )
+    _refuse_nulls(column, where, None)
+    return np.asarray(column.to_numpy(zero_copy_only=False)).reshape(shape)
+
+
+def label_values(column: Any, where: str, row: int) -> NDArray[Any]:
+    """Numbers or texts [row] of a column whose first row is number `row`. Raises InputError for others."""
+    import pyarrow as pa
+
+    if isinstance(column, pa.DictionaryArray):
+        column = column.dictionary_decode()
+    _refuse_nulls(column, where, row)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return np.array(column.to_pylist(), dtype=np.str_)
+    if (
+        pa.types.is_integer(column.type)
+        or pa.types.is_floating(column.type)
+        or pa.types.is_boolean(column.type)
+    ):
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    raise InputError(f"{where}: values of type {column.type}; labels are whole numbers or texts")
+
+
+def _refuse_nulls(column: Any, where: str, row: int | None) -> None:
+    if column.null_count:
+        place = "" if row is None else f", row {row + column.is_null().to_pylist().index(True)}"
+        raise InputError(f"{where}{place}: a value is missing")

@@ -1,0 +1,187 @@
+"""Public data sets of IDX files: fetched from the first mirror that works, checked, kept."""
+
+import gzip
+import hashlib
+import logging
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from shutil import copyfileobj
+from typing import IO
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from convene.errors import WorkError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A public data set.
+
+    `mirrors` are addresses that a file's name is added to; `files` maps names to the SHA-256 of the file
+    or, as for files that mirrors pack differently, of its unpacked bytes.
+    """
+
+    mirrors: tuple[str, ...]
+    files: Mapping[str, str]
+    classes: tuple[str, ...]
+
+
+def _files(train_images: str, train_labels: str, test_images: str, test_labels: str) -> dict[str, str]:
+    return {
+        "train-images-idx3-ubyte.gz": train_images,
+        "train-labels-idx1-ubyte.gz": train_labels,
+        "t10k-images-idx3-ubyte.gz": test_images,
+        "t10k-labels-idx1-ubyte.gz": test_labels,
+    }
+
+
+ARCHIVES = {
+    "mnist": Archive(
+        mirrors=(
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
+        # Of the unpacked bytes.
+        files=_files(
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+        classes=tuple("0123456789"),
+    ),
+    "fashion-mnist": Archive(
+        mirrors=(
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        ),
+        files=_files(
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        ),
+        classes=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+    ),
+    "kmnist": Archive(
+        mirrors=(
+            "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+            "https://huggingface.co/datasets/tanganke/kmnist/resolve/"
+            "756d43e894032ce8838db8b32e7500c9c3b5d050/raw/",
+        ),
+        files=_files(
+            "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+            "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+            "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+            "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+        ),
+        classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    ),
+}
+
+
+def cache_folder(name: str, cache: Path | None = None) -> Path:
+    """Where the files of a data set are kept: under `cache`, else $CONVENE_CACHE, else ~/.cache/convene."""
+    if cache is not None:
+        return cache / name
+    try:
+        return Path(os.environ.get("CONVENE_CACHE") or "~/.cache/convene").expanduser() / name
+    except RuntimeError as error:
+        raise WorkError(f"no place to keep downloads: {error} Set CONVENE_CACHE to a folder") from None
+
+
+def fetch(
+    archive: Archive, folder: Path, *, mirrors: Sequence[str] | None = None, timeout_seconds: float = 20.0
+) -> None:
+    """Sees to it that `folder` has the genuine files of the archive, downloading those that it lacks.
+
+    Raises:
+        WorkError: if a file can be had from no mirror, or the folder cannot be written to.
+    """
+    sources = archive.mirrors if mirrors is None else mirrors
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, sha256 in archive.files.items():
+            path = folder / name
+            if not (path.is_file() and _genuine(path, sha256)):
+                _download(path, sha256, [mirror + name for mirror in sources], timeout_seconds)
+    except OSError as error:
+        raise WorkError(
+            f"{folder}: downloads cannot be kept there: {error.strerror or error}; "
+            "CONVENE_CACHE names another folder"
+        ) from None
+
+
+def _download(path: Path, sha256: str, addresses: Sequence[str], timeout_seconds: float) -> None:
+    """Fetches one file. It gets its name only after its hash was found right."""
+    failures = []
+    for address in addresses:
+        # Not under its name, and not under one: several processes may fetch the same file.
+        descriptor, temporary = tempfile.mkstemp(prefix=".download-", dir=path.parent)
+        partial = Path(temporary)
+        try:
+            with os.fdopen(descriptor, "wb") as target:
+                failure = _copy(address, target, timeout_seconds)
+            if failure is None and not _genuine(partial, sha256):
+                failure = "what it has is not the original: its SHA-256 differs"
+            if failure is None:
+                partial.chmod(0o644)
+                partial.replace(path)
+                logger.info("Downloaded %s", address)
+                return
+            failures.append(f"  {address}: {failure}")
+        finally:
+            partial.unlink(missing_ok=True)
+    raise WorkError(
+        f"{path.name} could not be downloaded; tried\n"
+        + "\n".join(failures)
+        + "\n`--data FOLDER` takes the same files from a folder that already has them"
+    )
+
+
+def _copy(address: str, target: IO[bytes], timeout_seconds: float) -> str | None:
+    """Writes what is at the address to `target`; returns why that failed, if it did."""
+    try:
+        # Some servers turn away clients that give no name.
+        request = Request(address, headers={"User-Agent": "convene"})
+        with urlopen(request, timeout=timeout_seconds) as response:
+            copyfileobj(response, target)
+    except HTTPError as error:
+        with error:
+            return f"{error.code} {error.reason}"
+    except (OSError, HTTPException) as error:
+        return str(getattr(error, "reason", "") or error) or type(error).__name__
+    return None
+
+
+def _genuine(path: Path, sha256: str) -> bool:
+    """Whether the file, or what is packed in it, has the hash."""
+    with path.open("rb") as raw:
+        if hashlib.file_digest(raw, "sha256").hexdigest() == sha256:
+            return True
+    digest = hashlib.sha256()
+    try:
+        with gzip.open(path) as unpacked:
+            while block := unpacked.read(1 << 20):
+                digest.update(block)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return False
+    return digest.hexdigest() == sha256

@@ -1,0 +1,127 @@
+"""A recorded sweep, opened: its space, its data, which must be the same, and its study."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convene import datasets
+from convene.config import search_space
+from convene.config.schema import Configuration
+from convene.config.search_space import SearchSpace
+from convene.datasets import Dataset
+from convene.errors import InputError
+from convene.records.sweep_record import JOURNAL, About, SweepRecord
+from convene.redaction import shown
+from convene.search import study
+from convene.search.sampler import any_admissible
+from convene.search.study import KnownTrial, StudiedTrial, Study
+from convene.search.study_storage import Place
+from convene.storage import Storage
+from convene.training import shapes
+
+DEFAULT_STORAGE = "mlruns"
+
+
+@dataclass(frozen=True)
+class OpenSweep:
+    """A sweep with what its folder and its data say."""
+
+    kept: SweepRecord
+    space: SearchSpace
+    dataset: Dataset
+    study: Study
+
+
+def open_sweep(
+    name: str, storage: str | Path, changes: Mapping[str, Any] | None = None, *, more: int = 0
+) -> OpenSweep:
+    """A recorded sweep, with `changes` by dotted name laid over its space, and `more` trials to run.
+
+    Raises:
+        InputError: if there is none of that name, or its data has changed.
+    """
+    kept = SweepRecord.open(Storage(str(storage)), name)
+    space = search_space.override(kept.space, changes or {})
+    if more:
+        space = search_space.override(space, {"search.trials": space.base.search.trials + more})
+    dataset = recorded_data(kept)
+    opened = Study(space, misfit_of(space, dataset), *study_place(kept, kept.about))
+    return OpenSweep(kept, space, dataset, opened)
+
+
+def recorded_data(kept: SweepRecord) -> Dataset:
+    """The images that a recorded sweep was trained on. Raises InputError where they have changed."""
+    config = kept.space.base.data
+    dataset = datasets.load(config)
+    if dataset.fingerprint != kept.about.fingerprint:
+        raise InputError(
+            f"data.source = {config.source}: not the images that sweep {kept.name} was trained on "
+            f"(fingerprint {dataset.fingerprint[:12]}, then {kept.about.fingerprint[:12]})"
+        )
+    return dataset
+
+
+def recorded_trials(kept: SweepRecord) -> list[StudiedTrial]:
+    """A recorded sweep's trials as far as they have come, also while another process is at work on it.
+
+    Raises:
+        InputError: if its study is in a database that cannot be reached.
+    """
+    return study.recorded_trials(*study_place(kept, kept.about))
+
+
+def study_place(kept: SweepRecord, about: About) -> tuple[Place, str]:
+    """Where a sweep's study is, and under what name.
+
+    Raises:
+        InputError: if it is in a database, and OPTUNA_STORAGE does not say how to reach that one.
+    """
+    if not about.study:
+        return Place(journal=kept.files / JOURNAL), kept.name
+    url = os.environ.get("OPTUNA_STORAGE", "")
+    if shown(url) != about.study:
+        raise InputError(f"sweep {kept.name}: its study is in {about.study}; set OPTUNA_STORAGE to that")
+    return Place(url=url), f"{kept.name} {about.id[:8]}"
+
+
+def known_trials(space: SearchSpace, dataset: Dataset, store: Storage) -> list[KnownTrial]:
+    """The trials of `search.start_from` that lie in this space.
+
+    Raises:
+        InputError: if there is no such sweep, or none of its trials says anything here.
+    """
+    name, search = space.base.search.start_from, space.base.search
+    if not name:
+        return []
+    earlier = SweepRecord.open(store, name)
+    if earlier.about.fingerprint != dataset.fingerprint:
+        raise InputError(f"search.start_from = {name}: was trained on other images; its scores say nothing")
+    then = earlier.space
+    if then.base.search.objectives != search.objectives:
+        objectives = list(then.base.search.objectives)
+        raise InputError(f"search.start_from = {name}: its search.objectives were {objectives}")
+    known = study.known_trials(*study_place(earlier, earlier.about), then, space)
+    if not known:
+        raise InputError(
+            f"search.start_from = {name}: none of its trials lies in this space: "
+            "fixed values must be the same, searched ones within their ranges"
+        )
+    return known
+
+
+def misfit_of(space: SearchSpace, dataset: Dataset) -> Callable[[Configuration], str | None]:
+    """Why a configuration's network does not fit the images, or None; raises InputError where none fits."""
+
+    def misfit(configuration: Configuration) -> str | None:
+        return shapes.misfit(configuration.network, dataset.image_shape)
+
+    fields = [f"network.{field}" for field in shapes.FIELDS]
+    if reason := any_admissible(space, misfit, fields):
+        height, width = dataset.image_shape[1:]
+        raise InputError(f"network: nothing in this space fits images of {height}x{width}: {reason}")
+    for index, first in enumerate(space.try_first):
+        if reason := any_admissible(space, misfit, fields, first):
+            raise InputError(f"search.try_first[{index}]: does not fit the images: {reason}")
+    return misfit

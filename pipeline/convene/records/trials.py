@@ -1,0 +1,93 @@
+"""The trials of a sweep: as MLflow is to show them, and as a table."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from convene.config.search_space import SearchSpace
+from convene.records.open_sweep import OpenSweep
+from convene.records.sweep_record import SweepRecord
+from convene.search.study import StudiedTrial
+from convene.tracking.descriptions import TrialView
+from convene.training import checkpoint
+from convene.training.metrics import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENDED = ("COMPLETE", "PRUNED", "FAIL")
+
+
+def views(sweep: OpenSweep) -> Iterator[TrialView]:
+    """What MLflow is to show of each trial that has ended."""
+    ended = [trial for trial in sweep.study.trials() if trial.ended is not None]
+    records = checkpoint.load_records(sweep.kept.files, (trial.number for trial in ended))
+    for trial in ended:
+        left = records.get(trial.number)
+        yield TrialView(
+            trial.number,
+            sweep.space.settings(trial.parameters, trial.number),
+            trial.started,
+            trial.ended,
+            trial.state,
+            trial.reason,
+            left.epochs if left else (),
+        )
+
+
+def table(sweep: OpenSweep, runs: Mapping[int, str]) -> "pd.DataFrame":
+    """One row a trial, with its last epoch and configuration; best first by the objective, FAIL last.
+
+    `runs` are the trials' MLflow runs, as far as there are. `pareto` is there where there are several
+    objectives: whether no other trial beats it in all.
+    """
+    several = len(sweep.space.base.search.objectives) > 1
+    found = table_of(sweep.kept, sweep.space, sweep.study.trials())
+    if several:
+        found.insert(3, "pareto", found["trial"].isin(sweep.study.pareto()))
+    found["mlflow_run_id"] = [runs.get(number) for number in found["trial"]]
+    return found
+
+
+def table_of(kept: SweepRecord, space: SearchSpace, studied: Sequence[StudiedTrial]) -> "pd.DataFrame":
+    """A sweep's trials as far as they have come; see `table`."""
+    import pandas as pd
+
+    rows = []
+    records = checkpoint.load_records(kept.files, (trial.number for trial in studied))
+    for trial in studied:
+        left = records.get(trial.number)
+        rows.append(
+            {
+                "trial": trial.number,
+                "state": trial.state,
+                "reason": trial.reason,
+                "epochs": len(left.epochs) if left else 0,
+                "seconds": left.seconds if left else None,
+                "parameters": left.parameters if left else None,
+                "latency_ms": left.latency_ms if left else None,
+                **(left.last.metrics() if left else dict.fromkeys(METRICS)),
+                **space.settings(trial.parameters, trial.number),
+            }
+        )
+    search = space.base.search
+    found = pd.DataFrame(rows, columns=None if rows else ["trial", "state", "reason", search.quality])
+    for name in found.columns.intersection(list(space.searched)):
+        if found[name].hasnans and all(type(row.get(name, 0)) is int for row in rows):
+            found[name] = found[name].astype("Int64")  # or whole numbers were floats beside what has none
+    by, upwards = ["state", search.quality, "trial"], [True, search.falls, True]
+    return found.sort_values(by, ascending=upwards, key=_by_outcome, ignore_index=True)
+
+
+def images_trained(sweep: OpenSweep) -> int:
+    """Training images that the trials saw: their epochs in whole batches."""
+    train, seen = len(sweep.dataset.train), 0
+    numbers = (trial.number for trial in sweep.study.trials())
+    for left in checkpoint.load_records(sweep.kept.files, numbers).values():
+        batch = min(left.configuration.training.batch_size, train)
+        seen += len(left.epochs) * (train - train % batch)
+    return seen
+
+
+def _by_outcome(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """States in the order of ENDED, other columns as they are."""
+    return column.map([*ENDED, "RUNNING"].index) if column.name == "state" else column

@@ -1,0 +1,319 @@
+"""The Optuna study of a sweep: right states, lasting numbers, what is weak and what is best."""
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import NopPruner
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from convene.config.schema import Configuration, SearchConfig
+from convene.config.search_space import SearchSpace
+from convene.search import pruning
+from convene.search.sampler import Misfit, Sampler
+from convene.search.study_storage import MEMORY, Place, at_once
+
+State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
+
+_SEARCHED = "searched"  # of the study: whether its search has come to its end
+_TAKEN_FROM = "taken from"  # of a trial: the sweep that ran it
+_CURVE = "epoch {}"  # of a trial: its objective then, where Optuna takes no reports: of several objectives
+
+
+@dataclass(frozen=True)
+class StudiedTrial:
+    """A trial as the study knows it. `reason` says why it was stopped or failed."""
+
+    number: int
+    state: State
+    parameters: dict[str, Any]
+    reason: str | None
+    values: tuple[float, ...] | None
+    """The objectives, of a COMPLETE trial."""
+    started: float
+    """Seconds since 1970."""
+    ended: float | None
+
+
+@final
+class Study:
+    """An Optuna study over a search space, which optuna-dashboard opens too."""
+
+    def __init__(
+        self, space: SearchSpace, misfit: Misfit, place: Place = MEMORY, name: str = "study"
+    ) -> None:
+        self._space = space
+        self._search = search = space.base.search
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._storage = storage = place.storage()
+        try:
+            self._study = optuna.load_study(study_name=name, storage=storage, pruner=NopPruner())
+        except KeyError:
+            self._study = optuna.create_study(
+                study_name=name, storage=storage, pruner=NopPruner(), directions=_directions(search)
+            )
+        self._open: dict[int, optuna.Trial] = {}
+        self._reported: dict[int, int] = {}
+        # What is asked of the trials at every event is kept up to date: to go through thousands each time
+        # would take the longer, the more there have been.
+        self._at_rung: dict[int, dict[int, float]] = {rung: {} for rung in pruning.rungs(space)}
+        self.ended: Counter[str] = Counter()
+        """How many of the sweep's own trials ended in each state."""
+        self.best: tuple[int, float] | None = None
+        """Number of the first of `ranked`, and its objective of validation."""
+        self.taken = 0
+        """Trials of an earlier sweep that are known."""
+        self._own_trials = 0
+        self._count_trials()
+        # A resumed search would else draw again what it drew at first.
+        self._sampler = Sampler(space, misfit, seed=(search.seed + len(self)) % 2**32)
+        self._study.sampler = self._sampler
+
+    @property
+    def optuna_study(self) -> optuna.Study:
+        """Optuna's own, for its importances and figures; to be read alone."""
+        return self._study
+
+    @property
+    def open_trials(self) -> list[int]:
+        """Numbers of the trials that were asked for or reopened here, and not told."""
+        return list(self._open)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all trials have ended, and none is to follow."""
+        if any(trial.state == "RUNNING" for trial in self.trials()):
+            return False
+        return self._study.user_attrs.get(_SEARCHED, False) or len(self) >= self._search.trials
+
+    def end_search(self, ended: bool = True) -> None:
+        """Notes that no trial is to follow, though there may be fewer than were asked for: time was over."""
+        self._study.set_user_attr(_SEARCHED, ended)
+
+    def __len__(self) -> int:
+        """The sweep's own trials so far, in whatever state."""
+        return self._own_trials
+
+    def _count_trials(self) -> None:
+        """Reads what the study knows already."""
+        every = self._study.get_trials(deepcopy=False)
+        self.taken = sum(_TAKEN_FROM in trial.user_attrs for trial in every)
+        self._own_trials = len(every) - self.taken
+        for rung, values in self._at_rung.items():
+            curves = ((trial.number, _curve(trial)) for trial in every)
+            values.update({number: curve[rung] for number, curve in curves if rung in curve})
+        self.ended = Counter(trial.state for trial in self.trials() if trial.ended is not None)
+        self.best = next(iter(self.ranked()), None)
+
+    def _own(self, *states: TrialState) -> list[FrozenTrial]:
+        trials = self._study.get_trials(deepcopy=False, states=states or None)
+        return [trial for trial in trials if _TAKEN_FROM not in trial.user_attrs]
+
+    def take(self, sweep: str, earlier: Sequence["KnownTrial"]) -> None:
+        """Takes over trials of an earlier sweep, but for those that it has; its own go on after them."""
+        with at_once(self._storage):
+            for known in earlier[self.taken :]:
+                distributions = {name: self._space.searched[name].distribution for name in known.parameters}
+                self._study.add_trial(
+                    optuna.trial.create_trial(
+                        state=TrialState[known.state],
+                        params=dict(known.parameters),
+                        distributions=distributions,
+                        values=known.values,
+                        intermediate_values=dict(known.curve) if self._reports else None,
+                        user_attrs={_TAKEN_FROM: sweep},
+                    )
+                )
+        self._count_trials()
+
+    def ask(self) -> tuple[int, Configuration]:
+        """A new trial's number and complete configuration."""
+        first = self._space.try_first[len(self) :]
+        self._sampler.given = first[0] if first else {}
+        with at_once(self._storage):
+            trial = self._study.ask()
+            self._own_trials += 1
+            return self._begin(trial)
+
+    def _begin(self, trial: optuna.Trial) -> tuple[int, Configuration]:
+        for name in self._space.searched:
+            if name in trial.relative_params:
+                _suggest(trial, name, self._space.searched[name].distribution)
+        self._open[trial.number] = trial
+        return trial.number, self._space.configuration(trial.params, trial.number)
+
+    def reopen(self) -> list[tuple[int, Configuration]]:
+        """The trials that have not ended, and those that another process left: numbers and configurations.
+
+        One that was cut off while its parameters were written gets the rest of them.
+        """
+        for frozen in self._own(TrialState.RUNNING):
+            if frozen.number not in self._open:
+                self._sampler.given = frozen.params
+                self._begin(optuna.Trial(self._study, frozen._trial_id))
+                self._reported[frozen.number] = max(_curve(frozen), default=0)
+        return [
+            (number, self._space.configuration(trial.params, number)) for number, trial in self._open.items()
+        ]
+
+    def settings(self, number: int) -> dict[str, Any]:
+        """Values of [network] and [training] by dotted name, without those that do not apply to a trial."""
+        return self._space.settings(self._open[number].params, number)
+
+    @property
+    def _reports(self) -> bool:
+        """Whether Optuna takes reports: not of several objectives."""
+        return len(self._study.directions) == 1
+
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """The objective of validation after an epoch; once is enough, and more does no harm."""
+        if epoch > self._reported.get(number, 0):
+            if self._reports:
+                self._open[number].report(value, epoch)
+            else:
+                self._open[number].set_user_attr(_CURVE.format(epoch), value)
+            self._reported[number] = epoch
+            if epoch in self._at_rung:
+                self._at_rung[epoch][number] = value
+
+    def is_weak(self, number: int, epoch: int) -> bool:
+        """Whether successive halving stops the trial at what it reported for this epoch.
+
+        The rungs are the study's own values, so that they outlive the process.
+        """
+        if epoch not in self._at_rung:
+            return False
+        values = self._at_rung[epoch]
+        others = [value for each, value in values.items() if each != number]
+        return pruning.is_weak(values[number], others, self._search)
+
+    def tell(
+        self, number: int, state: State, values: Sequence[float] | None = None, reason: str | None = None
+    ) -> None:
+        """Ends a trial, a COMPLETE one with its objectives. A PRUNED one keeps its reported values."""
+        trial = self._open[number]
+        if reason:
+            trial.set_user_attr("reason", reason)
+        self._study.tell(trial, values if state == "COMPLETE" else None, TrialState[state])
+        del self._open[number]
+        self.ended[state] += 1
+        if state == "COMPLETE":
+            assert values, "a complete trial has its objectives"
+            ended = number, values[self._ranked_by]
+            self.best = min(self.best or ended, ended, key=self._rank)
+
+    def trials(self) -> list[StudiedTrial]:
+        """All trials of the sweep itself, in order of number."""
+        return _studied(self._own())
+
+    def ranked(self) -> list[tuple[int, float]]:
+        """Numbers of the complete trials and their objective of validation, from best to worst."""
+        complete = [(trial.number, trial.values[self._ranked_by]) for trial in self.trials() if trial.values]
+        return sorted(complete, key=self._rank)
+
+    @property
+    def _ranked_by(self) -> int:
+        """Which of the objectives."""
+        return self._search.objectives.index(self._search.quality)
+
+    def _rank(self, complete: tuple[int, float]) -> tuple[float, int]:
+        """By which trials, each its number and objective of validation, are sorted from best to worst."""
+        number, value = complete
+        return value if self._search.falls else -value, number
+
+    def pareto(self) -> list[int]:
+        """Numbers of the complete trials that no other beats in all objectives."""
+        return sorted(
+            trial.number for trial in self._study.best_trials if _TAKEN_FROM not in trial.user_attrs
+        )
+
+
+def recorded_trials(place: Place, name: str) -> list[StudiedTrial]:
+    """A sweep's own trials in order of number. The study is only read, and may be at work meanwhile."""
+    trials = _recorded(place, name)
+    return _studied([trial for trial in trials if _TAKEN_FROM not in trial.user_attrs])
+
+
+def _recorded(place: Place, name: str) -> list[FrozenTrial]:
+    """All trials of a study that is only read; none of one that is only about to be created."""
+    if place.journal and not place.journal.exists():
+        return []
+    try:
+        study = optuna.load_study(study_name=name, storage=place.storage(), pruner=NopPruner())
+    except KeyError:
+        return []
+    return study.get_trials(deepcopy=False)
+
+
+def _studied(trials: Sequence[FrozenTrial]) -> list[StudiedTrial]:
+    return [
+        StudiedTrial(
+            trial.number,
+            trial.state.name,  # type: ignore[arg-type]  # WAITING is never asked for
+            trial.params,
+            trial.user_attrs.get("reason"),
+            tuple(trial.values) if trial.state is TrialState.COMPLETE else None,
+            trial.datetime_start.timestamp() if trial.datetime_start else 0.0,
+            trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+        )
+        for trial in trials
+    ]
+
+
+@dataclass(frozen=True)
+class KnownTrial:
+    """What an earlier sweep knows of a trial, in the parameters of this one's space."""
+
+    state: State
+    parameters: Mapping[str, Any]
+    values: tuple[float, ...] | None
+    curve: Mapping[int, float]
+    """The objective of validation by epoch."""
+
+
+def known_trials(place: Place, name: str, then: SearchSpace, now: SearchSpace) -> list[KnownTrial]:
+    """The ended trials of an earlier study that lie in the space of now."""
+    known = []
+    for trial in _recorded(place, name):
+        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            continue
+        parameters = now.parameters(then.configuration(trial.params, trial.number))
+        if parameters is not None:
+            state: State = "COMPLETE" if trial.state is TrialState.COMPLETE else "PRUNED"
+            values = tuple(trial.values) if state == "COMPLETE" else None
+            known.append(KnownTrial(state, parameters, values, _curve(trial)))
+    return known
+
+
+def _curve(trial: FrozenTrial) -> dict[int, float]:
+    """The objective of validation by epoch."""
+    if trial.intermediate_values:
+        return trial.intermediate_values
+    prefix = _CURVE.format("")
+    return {
+        int(key.removeprefix(prefix)): value
+        for key, value in trial.user_attrs.items()
+        if key.startswith(prefix)
+    }
+
+
+def _suggest(trial: optuna.Trial, name: str, drawn_from: BaseDistribution) -> None:
+    """Writes the parameter that the sampler drew."""
+    if isinstance(drawn_from, CategoricalDistribution):
+        trial.suggest_categorical(name, drawn_from.choices)
+        return
+    assert isinstance(drawn_from, IntDistribution | FloatDistribution)
+    suggest: Any = trial.suggest_int if isinstance(drawn_from, IntDistribution) else trial.suggest_float
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna's, where rounding makes the last step miss `high`
+        suggest(name, drawn_from.low, drawn_from.high, step=drawn_from.step, log=drawn_from.log)
+
+
+def _directions(search: SearchConfig) -> list[StudyDirection]:
+    up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    return [up if objective == "valid_accuracy" else down for objective in search.objectives]

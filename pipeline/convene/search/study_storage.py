@@ -1,0 +1,63 @@
+"""Where an Optuna study is kept."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from convene.errors import InputError, last_line
+from convene.redaction import scrubbed, shown
+from convene.search.object_journal import ObjectJournal
+from convene.storage import Storage
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study is: a journal, a database by its URL as Optuna takes it, or memory alone."""
+
+    journal: Storage | None = None
+    """A file, or a folder in an object store."""
+    url: str | None = None
+
+    def check(self) -> None:
+        """Raises InputError where a database does not answer."""
+        if self.url:
+            self.storage()
+
+    def storage(self) -> BaseStorage:
+        """Opens it. Raises InputError where a database does not answer."""
+        if self.url:
+            try:
+                return optuna.storages.get_storage(self.url)
+            except Exception as error:  # each database's driver has its own
+                where, why = shown(self.url), scrubbed(last_line(error))
+                raise InputError(f"OPTUNA_STORAGE = {where}: cannot be opened: {why}") from None
+        if self.journal:
+            if not self.journal.is_local:
+                return _ObjectJournalStorage(ObjectJournal(self.journal))
+            return JournalStorage(JournalFileBackend(self.journal.root))
+        return InMemoryStorage()
+
+
+@final
+class _ObjectJournalStorage(JournalStorage):
+    def __init__(self, journal: ObjectJournal) -> None:
+        super().__init__(journal)
+        self.journal = journal
+
+
+@contextmanager
+def at_once(storage: BaseStorage) -> Iterator[None]:
+    """In an object store, where each entry is a request, writes those of the context in one."""
+    if isinstance(storage, _ObjectJournalStorage):
+        with storage.journal.gathered():
+            yield
+    else:
+        yield
+
+
+MEMORY = Place()

@@ -1,0 +1,83 @@
+"""Keeps a sweep to its time: which trials may start or go on."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, final
+
+from convene.config.schema import Configuration
+from convene.errors import InputError
+
+# The final stage, as measured: export and start of the runtimes, then each test image through each member
+# three times (live, ONNX, pt2), without a backward pass and with all processors: 0.3 of the time that one
+# worker trains on it for. Generous, because others may use the machine too.
+_FINAL_SECONDS = 15.0
+_FINAL_PASSES = 0.7
+
+
+def final_seconds(images: int, images_per_second: float) -> float:
+    """What is set aside for the final stage.
+
+    Args:
+        images: that it scores: those of the test, once for each member.
+        images_per_second: that a worker trains on; 0 where that is not known.
+    """
+    return _FINAL_SECONDS + (_FINAL_PASSES * images / images_per_second if images_per_second else 0.0)
+
+
+@final
+class TimeBudget:
+    """Ends training early enough for the whole command to keep to `search.time_budget`.
+
+    Once a trial is complete, no other is begun or gone on with that could not be complete in time: a trial
+    cut short is worth little, and its processor is worth more to one that can finish.
+
+    Args:
+        started: when the command began, in seconds of `time.monotonic`.
+        config: the run's, for its budget and the size of its ensemble.
+        test_images: how many the final stage has to score.
+
+    Raises:
+        InputError: if the budget leaves no time to train.
+    """
+
+    REASON = "no time left to finish"
+
+    def __init__(self, started: float, config: Configuration, test_images: int) -> None:
+        budget = config.search.time_budget
+        if budget is not None and budget <= _FINAL_SECONDS:
+            raise InputError(
+                f"search.time_budget = {budget:g} s: the final stage alone takes about {_FINAL_SECONDS:g} s"
+            )
+        self.end = None if budget is None else started + budget
+        """When the command is to end, in seconds of `time.monotonic`."""
+        self._images = test_images * min(config.ensemble.size, config.search.trials)
+        self._images_per_second = 0.0
+        self._fastest: float | None = None
+
+    @property
+    def _deadline(self) -> float:
+        """When training must end: what the final stage takes is guessed from the speed of training."""
+        if self.end is None:
+            return float("inf")
+        return self.end - final_seconds(self._images, self._images_per_second)
+
+    def note(self, result: Mapping[str, Any]) -> None:
+        """Learns from a result how fast training is, and from a trial's last one how long a trial takes."""
+        self._images_per_second = result["images_per_second"]
+        if result["epoch"] == result["epochs"]:
+            self._fastest = min(self._fastest or result["seconds"], result["seconds"])
+
+    def is_late(self, result: Mapping[str, Any]) -> bool:
+        """Whether a trial is to stop after this result, because it could not finish in time."""
+        if self._fastest is None:
+            return self.is_over()
+        left: float = result["seconds"] / result["epoch"] * (result["epochs"] - result["epoch"])
+        return time.monotonic() + left > self._deadline
+
+    def may_start(self) -> bool:
+        """Whether the quickest trial so far would still be in time."""
+        return time.monotonic() + (self._fastest or 0) < self._deadline
+
+    def is_over(self) -> bool:
+        """Whether all training has to end; trials in their first epoch then have nothing to show."""
+        return time.monotonic() > self._deadline

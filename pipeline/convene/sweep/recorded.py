@@ -1,0 +1,156 @@
+"""What can be asked of a recorded sweep again: its runs, ensemble, trials, export. Prints nothing."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convene import environment
+from convene.errors import InputError
+from convene.records.open_sweep import DEFAULT_STORAGE, OpenSweep, open_sweep
+from convene.records.sweep_record import EXPORT, SweepRecord
+from convene.storage import Storage
+
+if TYPE_CHECKING:
+    from convene.records.sweep_record import Outcome
+    from convene.sweep.replay import ReplayedEpoch
+    from convene.tracking.tracker import Tracker
+
+
+@contextmanager
+def tracker_of(sweep: OpenSweep, *, ends: bool = True) -> Iterator["Tracker"]:
+    """A tracker of a recorded sweep, that brings MLflow up to date with the trials that have ended."""
+    from convene.records import trials
+    from convene.tracking.sweep_runs import SweepRuns
+    from convene.tracking.tracker import Tracker, place
+
+    where = place(sweep.kept.storage)
+    runs = SweepRuns(where, sweep.kept, sweep.space, sweep.dataset, fresh=False)
+    with Tracker(runs, ends=ends) as tracker:
+        for view in trials.views(sweep):
+            tracker.show(view)
+        yield tracker
+
+
+def sync_sweep(name: str, *, storage: str | Path = DEFAULT_STORAGE) -> int:
+    """Writes to MLflow what it lacks of a sweep, and nothing twice.
+
+    Returns:
+        How many records it did not take.
+
+    Raises:
+        InputError: if there is no such sweep, its data has changed, or the server does not answer.
+    """
+    from convene.sweep.final_stage import show
+
+    kept = SweepRecord.open(Storage(str(storage)), name)
+    with kept.exclusive():
+        sweep = open_sweep(name, storage)
+        with tracker_of(sweep, ends=False) as tracker:
+            if result := kept.result:
+                show(tracker, sweep, result)
+            else:
+                tracker.end("KILLED")
+    return tracker.waiting
+
+
+def rebuild_ensemble(
+    name: str,
+    *,
+    storage: str | Path = DEFAULT_STORAGE,
+    size: int | None = None,
+    rank_by: str | None = None,
+) -> "Outcome":
+    """Redoes the final stage of a sweep from its stored logits, without training. Reads the test set again.
+
+    Args:
+        name: of the sweep.
+        storage: the storage root that it is under.
+        size: members, at most; as in the sweep's configuration by default.
+        rank_by: `valid_loss` or `valid_accuracy`; likewise.
+
+    Raises:
+        InputError: if there is no such sweep, its data has changed, or an argument is not allowed.
+        WorkError: if the sweep has no finished trial.
+    """
+    started = time.monotonic()
+    changes = {"ensemble.size": size, "ensemble.rank_by": rank_by}
+
+    from convene.sweep.final_stage import finish, note_waiting
+
+    with SweepRecord.open(Storage(str(storage)), name).exclusive():
+        sweep = open_sweep(name, storage, {k: v for k, v in changes.items() if v is not None})
+        with tracker_of(sweep, ends=False) as tracker:
+            outcome = finish(sweep, tracker, started)
+        return note_waiting(sweep, outcome, tracker)
+
+
+def replay_trial(
+    name: str, trial: int, *, storage: str | Path = DEFAULT_STORAGE
+) -> tuple[Iterator["ReplayedEpoch"], dict[str, tuple[str, str]]]:
+    """Runs a recorded trial again, outside Ray.
+
+    Returns:
+        Its epochs, as they come, beside the recorded ones; and the packages whose versions have changed
+        since, with the version then and now.
+
+    Raises:
+        InputError: if there is no such sweep or trial, or the data has changed.
+    """
+    sweep = open_sweep(name, storage)
+
+    from convene.sweep.replay import replay
+
+    changed = environment.differences(sweep.kept.about.versions, environment.installed())
+    return replay(sweep.kept, sweep.dataset, trial), changed
+
+
+def write_report(name: str, *, storage: str | Path = DEFAULT_STORAGE, to: str | Path | None = None) -> str:
+    """Writes a sweep's report, also while it runs: what there is so far.
+
+    Args:
+        name: of the sweep.
+        storage: the storage root that it is under.
+        to: the file; `report.html` in the sweep's folder by default.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        InputError: if there is no such sweep, its data has changed, or the file cannot be written.
+    """
+    sweep = open_sweep(name, storage)
+    file = Path(to).absolute() if to else None
+    if file and (file.is_dir() or not file.parent.is_dir()):
+        raise InputError(f"--to {to}: must be a file in a folder that there is")
+
+    from convene.visualization import report
+
+    page = report.render(report.gather(sweep))
+    try:
+        if file:
+            Storage(str(file.parent)).write(file.name, page.encode())
+        else:
+            sweep.kept.write_report(page)
+    except OSError as error:
+        where = file or sweep.kept.report
+        raise InputError(f"{where}: cannot be written: {error.strerror or error}") from None
+    return str(file or sweep.kept.report)
+
+
+def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_STORAGE) -> Path:
+    """Copies a sweep's exported ensemble to a new or empty folder, checking every file's hash.
+
+    Raises:
+        InputError: if there is no such sweep or export, or the folder is not empty.
+    """
+    from convene.export import exporter
+
+    kept = SweepRecord.open(Storage(str(storage)), name)
+    if not kept.files.exists(EXPORT):
+        raise InputError(
+            f"sweep {name}: has no exported ensemble yet; make it with: {kept.command('ensemble')}"
+        )
+    with kept.files.at_hand(EXPORT) as folder:
+        return exporter.copy(folder, Path(to))

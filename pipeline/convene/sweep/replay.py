@@ -1,0 +1,45 @@
+"""A recorded trial run again, outside Ray: whether the same configuration and seed give the same curve."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from convene.datasets import Dataset
+from convene.errors import InputError
+from convene.records.sweep_record import SweepRecord
+from convene.training import checkpoint
+from convene.training.fit import Fit
+from convene.training.metrics import Epoch
+
+
+@dataclass(frozen=True)
+class ReplayedEpoch:
+    """An epoch as it was recorded and as it came out again."""
+
+    recorded: Epoch
+    replayed: Epoch
+
+    @property
+    def same(self) -> bool:
+        """Whether losses and accuracy are equal to the last bit; speed is another day's."""
+        return all(
+            getattr(self.recorded, name) == getattr(self.replayed, name)
+            for name in ("epoch", "train_loss", "valid_loss", "valid_accuracy")
+        )
+
+
+def replay(kept: SweepRecord, dataset: Dataset, trial: int) -> Iterator[ReplayedEpoch]:
+    """Trains the trial again, as many epochs as were recorded, with as many threads.
+
+    Raises:
+        InputError: if the sweep has no record of the trial.
+    """
+    record = checkpoint.load_record(kept.files, trial)
+    if record is None:
+        raise InputError(f"trial {trial}: sweep {kept.name} has no record of it")
+    search = record.configuration.search
+    torch.set_num_threads(max(1, int(search.cpus_per_trial)))
+    device = "cuda" if search.gpus_per_trial else "cpu"
+    fit = Fit(record.configuration, dataset.for_training, device)
+    return (ReplayedEpoch(recorded, fit.run_epoch()) for recorded in record.epochs)

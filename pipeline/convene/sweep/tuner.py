@@ -1,0 +1,156 @@
+"""Ray Tune: runs the trials of a study."""
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, final
+
+from ray import tune
+from ray.exceptions import RayError
+from ray.tune.search import Searcher
+
+from convene.cluster import capacity
+from convene.cluster.capacity import Resources
+from convene.config.schema import SearchConfig
+from convene.records.open_sweep import OpenSweep
+from convene.search.study import Study
+from convene.search.time_budget import TimeBudget
+from convene.sweep.observer import Observer, Progress
+from convene.sweep.worker import TrialWorker
+from convene.tracking.tracker import Tracker
+
+# Tune's own loggers write every result to three files a trial; ours is the record.
+_TUNE_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # the searcher says how many there are at a time
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+
+
+_GPU_DEVICE = "cuda"
+_NODES_LAST = 1.0  # seconds that the nodes of a cluster are taken to be the same
+
+
+@final
+class _StudySearcher(Searcher):
+    """Hands out trials: first those that were cut off, then new ones while they and the time last.
+
+    How many at a time is asked of the cluster again and again, because nodes join it late or leave; a limit
+    of Tune's own would be the same from beginning to end.
+    """
+
+    def __init__(
+        self, study: Study, search: SearchConfig, resources: Resources, budget: TimeBudget, *, alone: bool
+    ) -> None:
+        super().__init__()
+        self._study, self._search, self._resources, self._budget = study, search, resources, budget
+        self._alone = alone
+        self._trials = 0 if alone else search.trials
+        self._cut_off = study.reopen()
+        self._live: set[str] = set()
+        self._limit, self._limit_until = 1, 0.0
+
+    def suggest(self, trial_id: str) -> Any:
+        if not self._budget.may_start():
+            return Searcher.FINISHED
+        if not self._cut_off and len(self._study) >= self._trials:
+            return Searcher.FINISHED
+        if len(self._live) >= self._at_a_time():
+            return None
+        self._live.add(trial_id)
+        number, configuration = self._cut_off.pop(0) if self._cut_off else self._study.ask()
+        # What "auto" has become is the trial's own: it is run again with that.
+        search = configuration.search.model_copy(update={"gpus_per_trial": self._resources.gpus_per_trial})
+        configuration = configuration.model_copy(update={"search": search})
+        return {"number": number, "configuration": configuration.model_dump_json()}
+
+    def _at_a_time(self) -> int:
+        if not self._alone and time.monotonic() > self._limit_until:
+            gpus, grows = self._resources.gpus_per_trial, self._resources.grows
+            self._limit = capacity.at_a_time(self._search, gpus, capacity.nodes(), grows=grows)
+            self._limit_until = time.monotonic() + _NODES_LAST
+        return self._limit
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Makes room for another; the observer sees more of how a trial ended, and tells the study."""
+        self._live.discard(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is on disk already."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a sweep goes on from its study, not from Tune's state."""
+
+
+def run(
+    sweep: OpenSweep,
+    resources: Resources,
+    tracker: Tracker,
+    *,
+    budget: TimeBudget,
+    watch: Callable[[Progress], None],
+) -> None:
+    """Runs the trials of a sweep's study to the end or the end of the budget; they are left in its folder.
+
+    Trials that an earlier process left running go on first, from their last epoch. After Ray has killed
+    workers, those that were running go on one by one, so that one that is too large dies alone; so do, after
+    the others, those that ran out of memory, with all the memory there is and a whole GPU.
+    """
+    os.environ.update(_TUNE_ENVIRONMENT)
+    search = sweep.space.base.search
+    observer = Observer(sweep, tracker, budget, watch)
+    alone = False
+    try:
+        while True:
+            observer.begin(alone=alone)
+            searcher = _StudySearcher(sweep.study, search, resources, budget, alone=alone)
+            try:
+                _tune(sweep, searcher, observer, resources.gpus_per_trial, alone=alone)
+            except RuntimeError as error:
+                # Tune gives up where Ray itself ends a worker, to save memory or with its node.
+                if not isinstance(error.__cause__, RayError):
+                    raise
+                observer.note_killed(str(error.__cause__).strip().splitlines()[0])  # the rest is advice
+                alone = True
+                continue
+            if not alone and not observer.has_set_aside:
+                break
+            alone = not alone
+    except (KeyboardInterrupt, SystemExit):  # Ray makes a SystemExit of SIGTERM
+        observer.interrupt()
+        raise
+    observer.close()
+    sweep.study.end_search()
+
+
+def _tune(sweep: OpenSweep, searcher: Searcher, observer: Observer, gpus: float, *, alone: bool) -> None:
+    search, data = sweep.space.base.search, sweep.dataset.for_training
+    device = _GPU_DEVICE if gpus else "cpu"
+    threads = max(1, int(search.cpus_per_trial))
+    worker = tune.with_resources(
+        tune.with_parameters(TrialWorker, sweep=sweep.kept.files, data=data, device=device, threads=threads),
+        {"cpu": search.cpus_per_trial, "gpu": math.ceil(gpus) if alone else gpus},
+    )
+    with tempfile.TemporaryDirectory(prefix="convene-tune-") as scratch:
+        # Not tune.Tuner: it pickles searcher and callbacks for a restore that the study makes needless.
+        tune.run(
+            worker,
+            name="trials",
+            storage_path=scratch,
+            search_alg=searcher,
+            num_samples=search.trials,
+            max_failures=search.retries,
+            reuse_actors=True,
+            callbacks=[observer],
+            stop=observer,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )

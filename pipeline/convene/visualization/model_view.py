@@ -1,0 +1,124 @@
+"""Whose picture is drawn: a sweep's ensemble or one of its trials, with what they say of the images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convene.config.schema import NetworkConfig
+from convene.datasets import Dataset
+from convene.ensemble import diagnostics, ensemble
+from convene.ensemble.ensemble import AveragedLogits
+from convene.ensemble.selection import Member, Selection, average
+from convene.errors import InputError
+from convene.records import open_sweep
+from convene.records.sweep_record import SweepRecord
+from convene.training import checkpoint
+from convene.training.network import ConvNet
+
+Probabilities = NDArray[np.floating]  # [example, class]
+
+
+@final
+@dataclass(frozen=True)
+class Subject:
+    """The ensemble or a trial of a recorded sweep. A trial is an ensemble of one."""
+
+    kept: SweepRecord
+    dataset: Dataset
+    name: str
+    """`ensemble` or `trial 17`."""
+    part: str
+    """Of the sweep, as its MLflow runs are called: `ensemble 1`, or a trial's number."""
+    members: tuple[Member, ...]
+
+    @property
+    def stem(self) -> str:
+        """How its files begin: `ensemble`, or `trial-017`."""
+        return f"trial-{self.members[0].trial:03d}" if self.name.startswith("trial") else self.name
+
+    def valid_probabilities(self) -> Probabilities:
+        """Of the validation images, from the stored logits."""
+        logits = {m.trial: checkpoint.load_logits(self.kept.files, m.trial) for m in self.members}
+        return diagnostics.probabilities(average(logits, self.members))
+
+    def networks(self) -> AveragedLogits:
+        """The members' networks, in evaluation mode. Raises InputError where one was not kept."""
+        for member in self.members:
+            if not checkpoint.has_network(self.kept.files, member.trial):
+                has = [n for n in _trials(self.kept) if checkpoint.has_network(self.kept.files, n)]
+                raise InputError(
+                    f"trial {member.trial}: its network was not kept (ensemble.keep); kept are {ranges(has)}"
+                )
+        return ensemble.load_members(self.kept, self.dataset, Selection(self.members, 0.0, 0.0))
+
+    def network(self) -> ConvNet:
+        """The first member's network; see `networks`."""
+        first = self.networks().members[0]
+        assert isinstance(first, ConvNet)
+        return first
+
+    def network_config(self) -> NetworkConfig:
+        """The first member's architecture."""
+        record = checkpoint.load_record(self.kept.files, self.members[0].trial)
+        assert record, "a member has logits, and its record was written after them"
+        return record.configuration.network
+
+
+def of_trial(kept: SweepRecord, dataset: Dataset, number: int) -> Subject:
+    """One trial. Raises InputError, naming those that there are, where it has left nothing."""
+    if number not in (trials := _trials(kept)):
+        raise InputError(
+            f"--trial {number}: sweep {kept.name} has no finished epoch of it; "
+            f"there are trials {ranges(trials) or 'none'}"
+        )
+    return Subject(kept, dataset, f"trial {number}", str(number), (Member(number, 1.0),))
+
+
+def of_ensemble(kept: SweepRecord, dataset: Dataset) -> Subject:
+    """The ensemble that was scored last, or what would be chosen of a sweep that has not come so far.
+
+    Raises:
+        InputError: if no trial has finished an epoch, with what went wrong in each.
+    """
+    if result := kept.result:
+        members = tuple(Member(member["trial"], member["weight"]) for member in result.ensemble["members"])
+        return Subject(kept, dataset, "ensemble", f"ensemble {result.test_reads}", members)
+    config = kept.space.base.ensemble
+    chosen = ensemble.choose(kept, _candidates(kept), dataset.valid.labels, config)
+    return Subject(kept, dataset, "ensemble", "sweep", chosen.members)
+
+
+def best_single(kept: SweepRecord, dataset: Dataset) -> Subject:
+    """The first of the ensemble's members, which are in the order of their ranks."""
+    return of_trial(kept, dataset, of_ensemble(kept, dataset).members[0].trial)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending whole numbers in few words: "0 to 7, 9"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ", ".join(" to ".join(map(str, run)) for run in runs)
+
+
+def _trials(kept: SweepRecord) -> list[int]:
+    """Numbers of the trials that have finished an epoch."""
+    folders = kept.files.names("trials")
+    return [int(name) for name in folders if kept.files.exists(f"trials/{name}/trial.json")]
+
+
+def _candidates(kept: SweepRecord) -> list[int]:
+    """The complete trials; where there is none yet, those that were stopped, then those that are at work."""
+    left, trials = set(_trials(kept)), open_sweep.recorded_trials(kept)
+    for state in ("COMPLETE", "PRUNED", "RUNNING"):
+        found = [trial.number for trial in trials if trial.state == state and trial.number in left]
+        if found:
+            return found
+    reasons = "".join(f"\n  trial {t.number}: {t.state} {t.reason or ''}" for t in trials)
+    raise InputError(f"sweep {kept.name}: no trial has finished, so there is no network to show{reasons}")

@@ -1,0 +1,155 @@
+"""Everything that is recorded of a sweep and that its report tells, in one place."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convene.config import search_space
+from convene.config.search_space import SearchSpace
+from convene.datasets import Dataset
+from convene.ensemble import test_predictions
+from convene.ensemble.selection import Ensembled, by_size
+from convene.ensemble.test_predictions import Evidence
+from convene.records import sweep_record
+from convene.records.open_sweep import OpenSweep
+from convene.records.sweep_record import About, Outcome, SweepRecord
+from convene.search.study import StudiedTrial
+from convene.training import checkpoint
+from convene.training.checkpoint import TrialRecord
+
+if TYPE_CHECKING:
+    import optuna
+
+_LARGEST = 20  # ensemble whose score is looked at: of no more networks than are kept by default
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial as the study knows it, and as its worker recorded it if it finished an epoch."""
+
+    studied: StudiedTrial
+    record: TrialRecord | None
+
+    @property
+    def number(self) -> int:
+        """Its number."""
+        return self.studied.number
+
+    @property
+    def state(self) -> str:
+        """How it ended, or RUNNING."""
+        return self.studied.state
+
+    @property
+    def searched(self) -> dict[str, Any]:
+        """Its values of the searched parameters, by dotted name."""
+        return self.studied.parameters
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A sweep, as far as it has come."""
+
+    about: About
+    written: str
+    """When this was gathered: UTC, ISO 8601."""
+    space: SearchSpace
+    classes: tuple[str, ...]
+    valid_images: int
+    trials: tuple[Trial, ...]
+    order: tuple[int, ...]
+    """Numbers of the complete trials, from best to worst."""
+    study: "optuna.Study"
+    front: frozenset[int]
+    """Numbers of the complete trials that no other beats in all objectives."""
+    ensembled: tuple[Ensembled, ...]
+    """Ensembles by size, on the validation images."""
+    result: Outcome | None
+    evidence: Evidence | None
+    """What the final stage that came to `result` kept of the test set."""
+    test_reads: int
+    ended: bool
+    """Whether no trial is still to come."""
+
+    @property
+    def objective(self) -> str:
+        """What the search improved: of several objectives, that of validation."""
+        return self.space.base.search.quality
+
+    @property
+    def minimizes(self) -> bool:
+        """Whether less of the objective is better."""
+        return self.space.base.search.falls
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The objectives beside that of validation; mostly none."""
+        return tuple(name for name in self.space.base.search.objectives if name != self.objective)
+
+    @property
+    def seconds(self) -> float:
+        """What the trials spent on training and validation, one after the other."""
+        return sum(trial.record.seconds for trial in self.trials if trial.record)
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The ensemble's trials, best first; none before there is a result."""
+        return tuple(member["trial"] for member in self.result.ensemble["members"]) if self.result else ()
+
+    @property
+    def chosen(self) -> Ensembled | None:
+        """The ensemble that was scored; none before there is a result."""
+        if not self.result:
+            return None
+        ensemble = self.result.ensemble
+        return Ensembled(len(self.members), ensemble["valid_loss"], ensemble["valid_accuracy"])
+
+    @property
+    def ranked(self) -> tuple[Trial, ...]:
+        """The complete trials with their records, from best to worst."""
+        by_number = {trial.number: trial for trial in self.trials if trial.record}
+        return tuple(by_number[number] for number in self.order if number in by_number)
+
+
+def gather(sweep: OpenSweep) -> Findings:
+    """Reads what a sweep has left so far. It may still be running."""
+    kept, space, dataset, study = sweep.kept, sweep.space, sweep.dataset, sweep.study
+    order = tuple(number for number, _ in study.ranked())
+    all_trials = study.trials()
+    records = checkpoint.load_records(kept.files, (studied.number for studied in all_trials))
+    trials = tuple(Trial(studied, records.get(studied.number)) for studied in all_trials)
+    result, examined = kept.result, test_predictions.load(kept.files)
+    members = [member["trial"] for member in result.ensemble["members"]] if result else []
+    if result:  # the space that makes this very ensemble
+        space = search_space.override(space, result.chosen)
+    if examined and [member.trial for member in examined.members] != members:
+        examined = None  # a final stage was cut off between the two
+    return Findings(
+        about=kept.about,
+        written=sweep_record.now(),
+        space=space,
+        classes=dataset.classes,
+        valid_images=len(dataset.valid),
+        trials=trials,
+        order=order,
+        study=study.optuna_study,
+        front=frozenset(study.pareto()),
+        ensembled=_ensembled(kept, space, dataset, trials),
+        result=result,
+        evidence=examined,
+        test_reads=len(kept.test_reads),
+        ended=study.has_ended,
+    )
+
+
+def _ensembled(
+    kept: SweepRecord, space: SearchSpace, dataset: Dataset, trials: tuple[Trial, ...]
+) -> tuple[Ensembled, ...]:
+    """Ensembles of the complete trials whose networks were kept."""
+    complete = (t.number for t in trials if t.state == "COMPLETE")
+    numbers = sorted(checkpoint.with_network(kept.files, complete))
+    logits = {number: checkpoint.load_logits(kept.files, number) for number in numbers}
+    if not logits:
+        return ()
+    config = space.base.ensemble
+    largest = min(_LARGEST, config.networks)
+    return tuple(by_size(logits, dataset.valid.labels, largest=largest, rank_by=config.rank_by))

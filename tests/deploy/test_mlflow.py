@@ -1,0 +1,96 @@
+"""MLflow's server as compose.yaml starts it, on a real PostgreSQL and an S3 server: who gets in."""
+
+import re
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from tests.conftest import CLEAN
+from tests.support.servers import ObjectStore, free_port, object_store, postgres, running
+
+pytestmark = pytest.mark.cluster
+
+FOLDER = Path(__file__).parents[2] / "deploy/mlflow"
+SERVICE = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["mlflow"]
+PASSWORD = "a-password-for-tests"
+
+
+def as_here(text: str, port: int, database: str) -> str:
+    """What compose would fill in, with the places of this machine instead of those of its network."""
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+    return text.replace("convene@postgres/", f"convene@{database}/").replace("5000", str(port))
+
+
+@contextmanager
+def server(store: ObjectStore, folder: Path) -> Iterator[str]:
+    """The server's address."""
+    import psycopg2
+
+    with postgres() as url:
+        place, port = urlsplit(url), free_port()
+        database = f"{place.hostname}:{place.port}"
+        connection = psycopg2.connect(url.replace("+psycopg2", ""))
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            statements = "CREATE DATABASE mlflow;" + (FOLDER / "databases.sql").read_text()
+            for statement in re.sub(r"--.*", "", statements).split(";"):
+                if statement.strip():
+                    cursor.execute(statement)
+        connection.close()
+        (folder / "basic_auth.ini").write_text(
+            as_here((FOLDER / "basic_auth.ini").read_text(), port, database)
+        )
+        environment = {
+            **CLEAN,
+            **store.environment,
+            "PGPASSWORD": str(place.password),
+            "MLFLOW_AUTH_CONFIG_PATH": str(folder / "basic_auth.ini"),
+            "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "for-tests",
+        }
+        assert set(environment) >= set(SERVICE["environment"]) - {"AWS_DEFAULT_REGION"}
+        words = [as_here(word, port, database) for word in SERVICE["command"]]
+        assert words[0] == "mlflow"
+        with running([sys.executable, "-m", *words], port, environment):
+            yield f"http://127.0.0.1:{port}"
+
+
+def status(url: str, host: str | None = None) -> int:
+    request = urllib.request.Request(url, headers={"Host": host} if host else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_server_asks_who_it_is_and_keeps_what_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with object_store() as store:
+        made = urllib.request.Request(f"{store.url}/convene", method="PUT")
+        urllib.request.urlopen(made).close()
+        with server(store, tmp_path) as url:
+            asked = f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0"
+            assert status(f"{url}/health") == 200
+            assert status(asked) == 401
+            assert status(f"{url}/health", host="elsewhere.example.com") == 200
+            assert status(asked, host="elsewhere.example.com") == 403
+            monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+            from mlflow import MlflowClient
+
+            client = MlflowClient(url)
+            run = client.create_run("0")
+            client.log_metric(run.info.run_id, "valid_loss", 0.5)
+            client.log_text(run.info.run_id, "kept", "note.txt")
+            assert client.get_run(run.info.run_id).data.metrics == {"valid_loss": 0.5}
+        with urllib.request.urlopen(f"{store.url}/convene?prefix=mlflow/") as answer:
+            assert f"{run.info.run_id}/artifacts/note.txt" in answer.read().decode()

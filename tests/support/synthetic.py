@@ -1,0 +1,153 @@
+"""A sweep of any size, made up but recorded as a real one is: for pages that must stay readable and quick."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from convene import datasets
+from convene.config import search_space
+from convene.ensemble import test_predictions
+from convene.ensemble.selection import top_k
+from convene.records import sweep_record
+from convene.records.open_sweep import OpenSweep
+from convene.records.sweep_record import About, Outcome, SweepRecord
+from convene.search.study import Study
+from convene.storage import Storage
+from convene.training import checkpoint
+from convene.training.checkpoint import TrialRecord
+from convene.training.metrics import Epoch, accuracy, accuracy_interval, cross_entropy
+
+SPACE = {
+    "data": {"source": "digits"},
+    "network": {
+        "kernel_size": {"choices": [3, 5]},
+        "depth": {"low": 1, "high": 3},
+        "width": {"choices": [8, 16, 24, 32]},
+        "dropout": {"low": 0.0, "high": 0.5},
+        "dense": {"choices": [0, 128, [256, 64]]},
+        "dense_dropout": {"low": 0.0, "high": 0.5, "when": {"dense": [128, [256, 64]]}},
+    },
+    "training": {
+        "learning_rate": {"low": 1e-4, "high": 3e-2, "log": True},
+        "batch_size": {"choices": [32, 64, 128]},
+        "label_smoothing": {"low": 0.0, "high": 0.1},
+        "epochs": 20,
+    },
+    "search": {"sampler": "random"},
+}
+KEPT = 20  # networks, as by default
+
+
+def record_sweep(root: Path, trials: int, seed: int = 0) -> OpenSweep:
+    """A finished sweep named `synthetic`, half of it stopped early and some of it failed."""
+    space = search_space.build(SPACE | {"search": SPACE["search"] | {"trials": trials}})
+    dataset = datasets.load(space.base.data)
+    random = np.random.default_rng(seed)
+    about = About(
+        name="synthetic",
+        id="0" * 32,
+        created=sweep_record.now(),
+        dataset=dataset.name,
+        classes=len(dataset.classes),
+        train=len(dataset.train),
+        fingerprint=dataset.fingerprint,
+        test_sha256=dataset.test.sha256,
+        versions={"python": "3", "convene": "0"},
+    )
+    kept = SweepRecord.create(Storage(str(root)), about.name, space, about)
+    study = Study(space, lambda configuration: None)
+    losses = {}
+    for _ in range(trials):
+        number, configuration = study.ask()
+        loss = _loss(configuration.training.learning_rate, configuration.network.dropout, random)
+        fate = random.choice(["COMPLETE", "PRUNED", "FAIL"], p=[0.45, 0.5, 0.05])
+        epochs = {"COMPLETE": 20, "PRUNED": int(random.integers(3, 12)), "FAIL": 0}[fate]
+        curve = [loss * (1 + 2 / epoch) * random.uniform(0.95, 1.05) for epoch in range(1, epochs + 1)]
+        for epoch, value in enumerate(curve, 1):
+            study.report(number, epoch, value)
+        reason = {"PRUNED": "not among the best at epoch 7", "FAIL": "loss is nan in epoch 1"}.get(fate)
+        study.tell(number, fate, [curve[-1]] if fate == "COMPLETE" else None, reason)
+        if curve:
+            _write_trial(kept, number, configuration, curve, fate == "COMPLETE", random)
+        if fate == "COMPLETE":
+            losses[number] = curve[-1]
+    best = sorted(losses, key=lambda number: losses[number])[:KEPT]
+    _write_result(kept, dataset, study, best, random)
+    return OpenSweep(kept, space, dataset, study)
+
+
+def _loss(rate: float, dropout: float, random: np.random.Generator) -> float:
+    """Best at a rate of 0.005 and a dropout of 0.15."""
+    off = 0.4 * np.log10(rate / 5e-3) ** 2 + 2 * (dropout - 0.15) ** 2
+    return float((0.04 + 0.1 * off) * random.lognormal(0, 0.2))
+
+
+def _write_trial(kept, number, configuration, curve, complete, random) -> None:
+    epochs = tuple(Epoch(e, value, value, 1 - value / 3, 5000.0) for e, value in enumerate(curve, 1))
+    parameters = int(configuration.network.width**2 * configuration.network.depth * 40)
+    latency = parameters / 2e4 * random.uniform(0.9, 1.1) if complete else None
+    row = asdict(TrialRecord(number, configuration, parameters, len(curve) * 1.5, latency, epochs))
+    row["configuration"] = configuration.model_dump(mode="json")
+    kept.files.write(f"{checkpoint.folder(number)}/trial.json", json.dumps(row).encode())
+
+
+def _write_result(kept, dataset, study, best, random) -> None:
+    """The best trials' logits, the choice among them, and what the test set then showed."""
+    valid = {number: _logits(dataset.valid.labels, random) for number in best}
+    for number, logits in valid.items():
+        place = kept.files / checkpoint.folder(number)
+        place.write("weights.safetensors", b"")
+        np.save(place.local("valid_logits.npy"), logits)
+    selection = top_k(valid, dataset.valid.labels, size=5, rank_by="valid_loss")
+    test = dataset.test.open()
+    seen = test_predictions.collect(
+        selection.members, {m.trial: _logits(test.labels, random) for m in selection.members}, test
+    )
+    test_predictions.save(kept.files, seen)
+    kept.add_test_read(dataset.test.sha256, [member.trial for member in selection.members])
+    members = [
+        {
+            "trial": member.trial,
+            "weight": member.weight,
+            "valid_accuracy": accuracy(valid[member.trial], dataset.valid.labels),
+            "test_accuracy": accuracy(seen.by_trial[member.trial], test.labels),
+        }
+        for member in selection.members
+    ]
+    first = seen.by_trial[members[0]["trial"]]
+    states = [trial.state for trial in study.trials()]
+    kept.write_result(
+        Outcome(
+            name=kept.name,
+            trials=len(states),
+            states={state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
+            wall_seconds=3600.0,
+            images_trained=10**9,
+            best_single={
+                "trial": members[0]["trial"],
+                "valid_accuracy": members[0]["valid_accuracy"],
+                "test_accuracy": members[0]["test_accuracy"],
+                "test_interval": accuracy_interval(first, test.labels),
+            },
+            ensemble={
+                "members": members,
+                "valid_loss": selection.valid_loss,
+                "valid_accuracy": selection.valid_accuracy,
+                "test_loss": cross_entropy(seen.averaged, test.labels),
+                "test_accuracy": accuracy(seen.averaged, test.labels),
+                "test_interval": accuracy_interval(seen.averaged, test.labels),
+            },
+            test_reads=1,
+            mlflow={"tracking_uri": "", "experiment": "digits", "run_id": "", "waiting": 0},
+            export="",
+            storage=kept.storage.root,
+        )
+    )
+
+
+def _logits(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Mostly right; where one network errs, others often do too."""
+    common = np.random.default_rng(0).normal(0, 1.3, (len(labels), 10))
+    own = random.normal(0, 0.8, (len(labels), 10))
+    return (common + own + 4.6 * np.eye(10)[labels]).astype(np.float32)

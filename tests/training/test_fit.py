@@ -1,0 +1,438 @@
+"""One network's fit on real digits: the same again from the same seed, learning, and honest numbers."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from convene.config.schema import Configuration, DataConfig, TrainingConfig, flatten, validate
+from convene.datasets import Images, TrainingData, load
+from convene.training import metrics
+from convene.training.fit import DivergenceError, Fit, augment, logits
+from convene.training.metrics import Epoch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """As a trial has; the same sums in the same order, and no waiting for other work on the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+DIGITS = load(DataConfig()).for_training
+
+
+def digits(train: int, valid: int = 40) -> TrainingData:
+    return replace(
+        DIGITS, train=DIGITS.train.take(np.arange(train)), valid=DIGITS.valid.take(np.arange(valid))
+    )
+
+
+def configuration(network: dict[str, Any] | None = None, **training: Any) -> Configuration:
+    return validate(
+        {
+            "network": {"width": 8, "depth": 1} | (network or {}),
+            "training": {"epochs": 2, "batch_size": 32, "shift": 1, "seed": 7} | training,
+        }
+    )
+
+
+def curve(rows: list[Epoch]) -> list[dict[str, float]]:
+    """All that a seed decides."""
+    return [{k: v for k, v in row.metrics().items() if k != "images_per_second"} for row in rows]
+
+
+# --- The same again -----------------------------------------------------------------------------------
+
+ALL_RANDOM = configuration(
+    {"dropout": 0.3, "dense": 16, "dense_dropout": 0.3}, shift=2, rotation=10, flip=True, ema=0.5
+)
+
+
+def disturb() -> None:
+    torch.manual_seed(999)
+    torch.rand(1000)
+    np.random.seed(5)
+
+
+def test_the_same_seed_gives_the_same_curve_whatever_else_runs() -> None:
+    data = digits(200)
+    alone = Fit(ALL_RANDOM, data)
+    expected = curve(list(alone))
+
+    disturb()
+    list(Fit(configuration(), data))
+    again, other = Fit(ALL_RANDOM, data), Fit(configuration(seed=8), data)
+    rows = []
+    for row in again:
+        rows.append(row)
+        other.run_epoch()
+        disturb()
+    assert curve(rows) == expected
+    np.testing.assert_array_equal(again.valid_logits, alone.valid_logits)
+    for name, value in alone.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], value), name
+
+
+# Another value of each field.
+OTHERWISE: dict[str, Any] = {
+    "network.kernel_size": 5,
+    "network.depth": 2,
+    "network.width": 9,
+    "network.growth": 1.5,
+    "network.filters": [4, 4],
+    "network.stride": 2,
+    "network.padding": "valid",
+    "network.pooling": "average",
+    "network.pool_size": 3,
+    "network.pool_stride": 1,
+    "network.pool_padding": "same",
+    "network.batch_norm": False,
+    "network.activation": "tanh",
+    "network.dropout": 0.5,
+    "network.dense": 16,
+    "network.dense_dropout": 0.5,
+    "network.initialization": "xavier",
+    "training.epochs": 3,
+    "training.batch_size": 16,
+    "training.optimizer": "adam",
+    "training.learning_rate": 0.003,
+    "training.schedule": "cosine",
+    "training.weight_decay": 0.5,
+    "training.label_smoothing": 0.3,
+    "training.shift": 0,
+    "training.rotation": 20.0,
+    "training.flip": True,
+    "training.ema": 0.9,
+    "training.seed": 8,
+}
+MACHINE = {"training.precision", "training.channels_last"}  # how, not what
+
+
+def test_each_field_is_tried_otherwise() -> None:
+    assert set(flatten(Configuration(), "network", "training")) == set(OTHERWISE) | MACHINE
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_no_field_is_without_effect(name: str) -> None:
+    depth = 2 if name == "network.growth" else 1  # two of some of the others do not fit
+    pool_size = 3 if name == "network.pool_padding" else 2  # of which eight pixels are no multiple
+    network = {"depth": depth, "dense": [8], "pool_size": pool_size}
+    changes: dict[str, dict[str, Any]] = {"network": network, "training": {}}
+    expected = curve(list(Fit(configuration(changes["network"]), digits(100))))
+    section, field = name.split(".")
+    changes[section][field] = OTHERWISE[name]
+    found = curve(list(Fit(configuration(changes["network"], **changes["training"]), digits(100))))
+    assert found != expected
+
+
+def test_each_epoch_has_its_own_order() -> None:
+    """A rate of almost nothing leaves the weights, so that losses differ by the images drawn alone."""
+    fit = Fit(configuration(shift=2, learning_rate=1e-12, weight_decay=0, epochs=3), digits(200))
+    assert len({row.train_loss for row in fit}) == 3
+
+
+# --- Learning -----------------------------------------------------------------------------------------
+
+
+def test_three_epochs_of_digits_are_learnt() -> None:
+    fit = Fit(configuration({"width": 16, "depth": 2}, epochs=3), DIGITS)
+    rows = list(fit)
+    assert [row.epoch for row in rows] == [1, 2, 3]
+    # Chance is 0.10 with a deviation of sqrt(0.1 × 0.9 / 144) = 0.025; a fit reaches 0.95 to 0.99.
+    assert rows[-1].valid_accuracy > 0.8
+    assert rows[-1].valid_loss < rows[0].valid_loss < np.log(10) * 1.5
+    assert all(row.images_per_second > 0 for row in rows)
+    assert list(fit) == []
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+@pytest.mark.parametrize("train", [20, 128])  # one step an epoch, and four
+def test_each_optimizer_with_each_schedule_fits(optimizer: str, schedule: str, train: int) -> None:
+    rate = 0.05 if optimizer == "sgd" else 0.01
+    chosen = configuration(optimizer=optimizer, schedule=schedule, learning_rate=rate, epochs=6, shift=0)
+    rows = list(Fit(chosen, digits(train)))
+    assert len(rows) == 6
+    assert rows[-1].train_loss < rows[0].train_loss
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
+def test_a_schedule_ends_with_hardly_a_step(schedule: str) -> None:
+    fit = Fit(configuration(schedule=schedule, epochs=8, batch_size=256), digits(100))
+    weights = [fit.network.state_dict()["head.1.weight"].clone()]
+    for _ in fit:
+        weights.append(fit.network.state_dict()["head.1.weight"].clone())
+    steps = [float((b - a).abs().mean()) for a, b in pairwise(weights)]
+    assert steps[-1] < max(steps) / 4
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size"),
+    [(33, 32), (33, 16), (20, 64), (65, 64), (3, 2), (2, 2)],
+)
+def test_any_number_of_images_goes_into_batches(images: int, batch_size: int) -> None:
+    """One left over would have no spread for batch norm: here its map is one pixel."""
+    fit = Fit(configuration({"pool_size": 8}, batch_size=batch_size), digits(images, valid=1))
+    assert len(list(fit)) == 2
+    assert fit.valid_logits.shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    "change", [{"channels_last": False}, {"precision": "bfloat16"}, {"label_smoothing": 0.0}], ids=str
+)
+def test_each_setting_of_the_machine_fits(change: dict[str, Any]) -> None:
+    assert len(list(Fit(configuration(**change), digits(100)))) == 2
+
+
+def test_precision_is_no_matter_on_a_cpu() -> None:
+    data = digits(100)
+    rows = [list(Fit(configuration(precision=precision), data)) for precision in ("float32", "bfloat16")]
+    assert curve(rows[0]) == curve(rows[1])
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("batch_size", [16, 256])  # many steps an epoch, and one
+def test_a_rate_that_blows_up_names_the_loss_and_the_epoch(batch_size: int, seed: int) -> None:
+    # A step takes 10 times the weights off them, so that they grow ninefold: past float32 in 40 steps.
+    wild = configuration(
+        {"batch_norm": False},
+        optimizer="sgd",
+        learning_rate=10.0,
+        weight_decay=1.0,
+        schedule="constant",
+        batch_size=batch_size,
+        epochs=50,
+        seed=seed,
+    )
+    fit = Fit(wild, digits(100))
+    with pytest.raises(
+        DivergenceError, match=r"^the (training|validation) loss is (nan|inf) in epoch \d+$"
+    ) as e:
+        list(fit)
+    assert str(e.value).endswith(f" {fit.epoch}")
+
+
+# --- Honest numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", [{}, {"label_smoothing": 0.5}, {"ema": 0.9}, {"flip": True}], ids=str)
+def test_validation_is_of_the_kept_network_on_plain_images_and_labels(change: dict[str, Any]) -> None:
+    data = digits(200)
+    fit = Fit(configuration({"dropout": 0.5}, **change), data)
+    for row in fit:
+        kept = logits(fit.network, torch.from_numpy(data.valid.pixels))
+        np.testing.assert_array_equal(fit.valid_logits, kept)
+        assert row.valid_loss == metrics.cross_entropy(kept, data.valid.labels)
+        assert row.valid_accuracy == metrics.accuracy(kept, data.valid.labels)
+
+
+def test_label_smoothing_acts_on_training_alone() -> None:
+    """At a rate of almost nothing both runs have the same weights, so validation must not differ."""
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "epochs": 1}
+    (plain,), (smooth,) = (
+        list(Fit(configuration(**still, label_smoothing=share), digits(100))) for share in (0.0, 0.9)
+    )
+    assert plain.valid_loss == pytest.approx(smooth.valid_loss, rel=1e-6)  # steps of 1e-12 a weight
+    assert plain.train_loss != pytest.approx(smooth.train_loss, rel=1e-3)
+
+
+def test_the_average_is_of_each_steps_weights() -> None:
+    """One step an epoch, so that every step's weights can be seen and averaged by hand."""
+    data, one_step = digits(32), {"batch_size": 32, "epochs": 4, "learning_rate": 0.01}
+    plain, averaged = Fit(configuration(**one_step), data), Fit(configuration(**one_step, ema=0.75), data)
+    expected: dict[str, Tensor] = {}
+    for _ in zip(plain, averaged, strict=True):
+        for name, value in plain.network.state_dict().items():
+            if value.is_floating_point():
+                before = expected.get(name, value)  # the first step is taken whole
+                expected[name] = 0.75 * before + 0.25 * value
+    found = averaged.network.state_dict()
+    for name, value in expected.items():
+        # Three steps of float32, each exact to about 1e-7 of values up to the order of 10.
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5, msg=name)
+    assert not torch.equal(found["head.1.weight"], plain.network.state_dict()["head.1.weight"])
+
+
+@pytest.mark.parametrize("count", [1, 512, 513, 1025])
+def test_logits_of_many_images_come_in_parts_and_in_order(count: int) -> None:
+    fit = Fit(configuration(), digits(32))
+    pixels = torch.from_numpy(DIGITS.train.pixels[:count])
+    found = logits(fit.network.train(), pixels)
+    assert found.dtype == np.float32
+    with torch.inference_mode():
+        expected = fit.network.eval()(pixels).numpy()
+    # Batches of other sizes sum in another order; float32 has 7 digits.
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_data_are_shared_and_never_written() -> None:
+    def sealed(images: Images) -> Images:
+        copy = Images(images.pixels.copy(), images.labels.copy())
+        copy.pixels.flags.writeable = copy.labels.flags.writeable = False
+        return copy
+
+    data = digits(100)
+    shared = replace(data, train=sealed(data.train), valid=sealed(data.valid))
+    assert curve(list(Fit(ALL_RANDOM, shared))) == curve(list(Fit(ALL_RANDOM, data)))
+    assert (shared.train.sha256, shared.valid.sha256) == (data.train.sha256, data.valid.sha256)
+
+
+# --- Augmentation -------------------------------------------------------------------------------------
+
+
+def images(count: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """Without a black pixel, so that black is what came from outside."""
+    random = np.random.default_rng(seed)
+    return torch.from_numpy(random.integers(1, 256, (count, channels, height, width), dtype=np.uint8))
+
+
+def translated(image: Tensor, dy: int, dx: int) -> Tensor:
+    """The image [channel, height, width] moved down by dy and right by dx, with black behind it."""
+    source, moved = image.numpy(), np.zeros_like(image.numpy())
+    _, height, width = source.shape
+    for y in range(height):
+        for x in range(width):
+            if 0 <= y - dy < height and 0 <= x - dx < width:
+                moved[:, y, x] = source[:, y - dy, x - dx]
+    return torch.from_numpy(moved)
+
+
+def test_no_augmentation_leaves_the_images() -> None:
+    pixels = images(4, 3, 5, 6)
+    assert torch.equal(augment(pixels, TrainingConfig(shift=0, rotation=0.0, flip=False)), pixels)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from([1, 3]), st.integers(1, 6), st.integers(1, 6), st.integers(1, 3), st.integers(0, 99))
+def test_a_shift_is_a_translation_into_black(
+    channels: int, height: int, width: int, shift: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    pixels = images(4, channels, height, width, seed)
+    moved = augment(pixels, TrainingConfig(shift=shift))
+    assert (moved.dtype, moved.shape) == (torch.uint8, pixels.shape)
+    offsets = range(-shift, shift + 1)
+    for before, after in zip(pixels, moved, strict=True):
+        assert any(torch.equal(after, translated(before, dy, dx)) for dy in offsets for dx in offsets)
+
+
+def test_images_are_shifted_every_way_each_by_its_own_draw() -> None:
+    torch.manual_seed(0)
+    pixels = images(1, 1, 3, 3).expand(400, -1, -1, -1)
+    moved = {tuple(image.flatten().tolist()) for image in augment(pixels, TrainingConfig(shift=1))}
+    # 400 draws leave out one of 9 offsets with probability 9 (8/9)^400 < 1e-19.
+    assert moved == {
+        tuple(translated(pixels[0], dy, dx).flatten().tolist()) for dy in (-1, 0, 1) for dx in (-1, 0, 1)
+    }
+
+
+def test_a_flip_mirrors_left_to_right_half_of_the_time() -> None:
+    torch.manual_seed(0)
+    pixels = images(400, 3, 4, 5)
+    after = augment(pixels, TrainingConfig(shift=0, flip=True))
+    mirrored = [torch.equal(new, old.flip(-1)) for new, old in zip(after, pixels, strict=True)]
+    same = [torch.equal(new, old) for new, old in zip(after, pixels, strict=True)]
+    assert all(a != b for a, b in zip(mirrored, same, strict=True))
+    assert 140 < sum(mirrored) < 260  # six deviations of sqrt(400 / 4) = 10 about 200
+
+
+SPOT = 8.0  # pixels from the middle of the image
+
+
+def spots(height: int, width: int, count: int = 64) -> Tensor:
+    """A round spot, to the right of the middle."""
+    y, x = np.mgrid[:height, :width]
+    squares = (y - (height - 1) / 2) ** 2 + (x - (width - 1) / 2 - SPOT) ** 2
+    return torch.from_numpy((255 * np.exp(-squares / 4)).astype(np.uint8)).expand(count, 1, -1, -1)
+
+
+def centres(pixels: Tensor) -> NDArray[np.float64]:
+    """(y, x) of each image's light, from the middle."""
+    light = pixels[:, 0].double().numpy()
+    _, height, width = light.shape
+    y, x = np.mgrid[:height, :width]
+    total = light.sum((1, 2))
+    return np.stack(
+        [
+            (light * (y - (height - 1) / 2)).sum((1, 2)) / total,
+            (light * (x - (width - 1) / 2)).sum((1, 2)) / total,
+        ],
+        axis=1,
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(27, 27), (27, 41), (41, 27)])
+@pytest.mark.parametrize("degrees", [10.0, 45.0])
+def test_a_rotation_turns_about_the_middle_by_no_more_than_its_degrees(
+    height: int, width: int, degrees: float
+) -> None:
+    torch.manual_seed(0)
+    turned = augment(spots(height, width), TrainingConfig(shift=0, rotation=degrees))
+    y, x = centres(turned).T
+    # Interpolation moves the centre of light by a few hundredths of a pixel.
+    np.testing.assert_allclose(np.hypot(y, x), SPOT, atol=0.1)
+    angles = np.degrees(np.arctan2(y, x))
+    assert np.abs(angles).max() <= degrees + 1
+    # 64 even draws reach neither end's last fifth with probability 0.9^64 = 0.001 each; the seed is fixed.
+    assert angles.min() < -0.8 * degrees < 0.8 * degrees < angles.max()
+
+
+def test_a_rotation_by_almost_nothing_leaves_the_images() -> None:
+    pixels = images(4, 3, 6, 9)
+    turned = augment(pixels, TrainingConfig(shift=0, rotation=1e-6))
+    torch.testing.assert_close(turned, pixels.float(), atol=1e-2, rtol=0)  # of 255, by interpolation
+
+
+def test_what_a_rotation_brings_in_is_black() -> None:
+    torch.manual_seed(0)
+    white = torch.full((64, 1, 16, 16), 255, dtype=torch.uint8)
+    turned = augment(white, TrainingConfig(shift=0, rotation=45.0))
+    assert float(turned.min()) == 0
+    assert float(turned.max()) == pytest.approx(255)
+    assert cast(float, turned[:, 0, 0, 0].min()) == 0
+    torch.testing.assert_close(turned[:, :, 5:11, 5:11], torch.full((64, 1, 6, 6), 255.0))
+
+
+def test_latency_is_of_one_image_and_changes_nothing() -> None:
+    fit, same = Fit(configuration(), digits(100)), Fit(configuration(), digits(100))
+    fit.run_epoch()
+    same.run_epoch()
+    assert 0 < fit.latency_ms() < 10_000  # a network of a few thousand numbers, on however busy a machine
+    assert fit.run_epoch().valid_loss == same.run_epoch().valid_loss
+
+
+# --- What an epoch takes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("train", "training"),
+    [
+        (200, {}),
+        (200, {"schedule": "constant", "ema": 0.5}),
+        (20, {"epochs": 1}),  # one step in all, and a one-cycle schedule takes no more
+    ],
+)
+def test_steps_tell_what_an_epoch_takes(train: int, training: dict[str, Any]) -> None:
+    data, config = digits(train), configuration(**training)
+    guessed = Fit(config, data).seconds_an_epoch()
+    fit = Fit(config, data)
+    seconds = []
+    for _ in range(config.training.epochs):
+        start = time.perf_counter()
+        fit.run_epoch()
+        seconds.append(time.perf_counter() - start)
+    # Other work may take the processor from either; one that timed a step or all epochs would be out by six.
+    assert guessed < 5 * max(seconds)
+    if train == 200:  # the first steps, which are slow, are not left out of a single one
+        assert guessed > min(seconds) / 5

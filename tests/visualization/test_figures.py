@@ -1,0 +1,245 @@
+"""Figures as data: each is one that plotly takes, and shows what it was given."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from convene.ensemble.diagnostics import CalibrationBin
+from convene.ensemble.selection import Ensembled
+from convene.visualization import figures
+from convene.visualization.figures import Candidate, Course, Figure, Score, Weighed
+from convene.visualization.figures.figure import evenly, scale
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+COURSES = [
+    Course(0, "COMPLETE", (0.9, 0.5)),
+    Course(1, "PRUNED", (1.2,)),
+    Course(2, "FAIL", ()),
+    Course(3, "COMPLETE", (0.8, 0.3)),
+    Course(4, "COMPLETE", (0.7, 0.4)),
+    Course(5, "PRUNED", (math.nan,)),
+    Course(6, "RUNNING", ()),
+]
+CANDIDATES = [
+    Candidate(0, 0.90, 1000, 0.5),
+    Candidate(1, 0.98, 5000, 0.4),
+    Candidate(2, 0.97, 3000, 0.9),
+    Candidate(3, 0.96, 4000, 0.3),
+    Candidate(4, 0.99, 90_000, None),
+]
+BINS = [CalibrationBin(10, 6, 0.62), CalibrationBin(200, 199, 0.99)]
+
+
+def study(count: int, direction: str = "minimize") -> optuna.Study:
+    """Trials whose value is that of the rate, but for some noise; half of them stopped."""
+    made = optuna.create_study(direction=direction)
+    random = np.random.default_rng(0)
+    for number in range(count):
+        rate = float(10 ** random.uniform(-4, -1))
+        depth = int(random.integers(1, 4))
+        value = abs(math.log10(rate) + 2.5) + 0.01 * depth + 0.01 * random.normal()
+        made.add_trial(
+            create_trial(
+                params={
+                    "training.learning_rate": rate,
+                    "network.depth": depth,
+                    "network.width": [8, 16][number % 2],
+                },
+                distributions={
+                    "training.learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
+                    "network.depth": IntDistribution(1, 3),
+                    "network.width": CategoricalDistribution([8, 16]),
+                },
+                state=TrialState.PRUNED if number % 2 else TrialState.COMPLETE,
+                value=None if number % 2 else (value if direction == "minimize" else -value),
+                intermediate_values={1: value},
+            )
+        )
+    return made
+
+
+def coloured(value: Any, palette: dict[str, str]) -> Any:
+    """As the page does it."""
+    if isinstance(value, str):
+        return palette[value[1:]] if value.startswith("@") else value
+    if isinstance(value, list):
+        return [coloured(item, palette) for item in value]
+    if isinstance(value, dict):
+        return {key: coloured(item, palette) for key, item in value.items()}
+    return value
+
+
+def every_figure() -> dict[str, Figure | None]:
+    ensembled = [Ensembled(k, 0.1 / k, 0.9 + 0.01 * k) for k in range(1, 6)]
+    simplest = figures.simplest(CANDIDATES, 1000)
+    return {
+        "history": figures.history(COURSES, "valid_loss", [3], minimize=True),
+        "curves": figures.learning_curves(COURSES, "valid_loss", [3]),
+        "importances": figures.importances(study(40), 0),
+        "parallel": figures.parallel_coordinates(study(40), 0, "valid_loss"),
+        "accuracies": figures.accuracies([Score("ensemble", 0.9, (0.8, 0.95), "ensemble")]),
+        "sizes_loss": figures.ensemble_sizes(ensembled, ensembled[2], 500, "valid_loss"),
+        "sizes_accuracy": figures.ensemble_sizes(ensembled, None, 500, "valid_accuracy"),
+        "reliability": figures.reliability(BINS),
+        "confidences": figures.confidences(BINS),
+        "parameters": figures.trade_off(CANDIDATES, "parameters", simplest),
+        "latency": figures.trade_off(CANDIDATES, "latency_ms", simplest),
+        "front": figures.front(
+            [Weighed(1, 2e3, 0.4, True), Weighed(2, 9e5, 0.1, True), Weighed(3, 9e5, 0.3, False)],
+            "parameters",
+            "valid_loss",
+        ),
+    }
+
+
+def test_each_is_one_that_plotly_takes_in_light_and_dark() -> None:
+    import plotly.graph_objects as go
+
+    assert figures.LIGHT.keys() == figures.DARK.keys()
+    for name, figure in every_figure().items():
+        assert figure and figure.data, name
+        json.dumps([figure.data, figure.layout], allow_nan=False)
+        for palette in (figures.LIGHT, figures.DARK):
+            go.Figure(coloured(figure.data, palette), coloured(figure.layout, palette))
+
+
+def luminance(colour: str) -> float:
+    """Relative, as WCAG 2.2 defines it."""
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(share * c for share, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("palette", [figures.LIGHT, figures.DARK], ids=["light", "dark"])
+def test_words_and_marks_stand_out_from_the_paper(palette: dict[str, str]) -> None:
+    def contrast(role: str) -> float:
+        pair = sorted([luminance(palette[role]), luminance(palette["paper"])])
+        return (pair[1] + 0.05) / (pair[0] + 0.05)
+
+    # WCAG 2.2 asks for 4.5 of text and for 3 of marks; stopped trials are meant to stand back.
+    assert min(contrast(role) for role in ("ink", "muted", "ensemble", "single", "failed")) >= 4.5
+    assert contrast("complete") >= 3
+    assert contrast("stopped") >= 2
+
+
+def trace(figure: Figure | None, name: str) -> dict[str, Any]:
+    assert figure
+    [found] = [each for each in figure.data if each["name"] == name]
+    return found
+
+
+def test_the_history_tells_stopped_and_failed_trials_apart() -> None:
+    figure = figures.history(COURSES, "valid_loss", [3], minimize=True)
+    assert trace(figure, "stopped early")["x"] == [1]  # what is not a number is not drawn
+    assert trace(figure, "complete")["x"] == [0, 3, 4]
+    assert trace(figure, "in the ensemble")["x"] == [3]
+    assert trace(figure, "failed")["x"] == [2]
+    assert trace(figure, "best so far")["y"] == [0.5, 0.3, 0.3]
+    upwards = figures.history(COURSES, "valid_accuracy", [], minimize=False)
+    assert trace(upwards, "best so far")["y"] == [0.5, 0.5, 0.5]
+
+
+def test_curves_are_one_trace_a_kind_with_gaps() -> None:
+    figure = figures.learning_curves(COURSES, "valid_loss", [3])
+    assert trace(figure, "complete")["x"] == [1, 2, None, 1, 2, None]
+    assert trace(figure, "complete")["y"] == [0.7, 0.4, None, 0.9, 0.5, None]
+    assert trace(figure, "in the ensemble")["y"] == [0.8, 0.3, None]
+
+
+def test_curves_of_a_sweep_at_work_are_not_those_of_stopped_trials() -> None:
+    at_work = [Course(0, "RUNNING", (0.9,)), Course(1, "FAIL", (0.8,)), Course(2, "PRUNED", (0.7,))]
+    figure = figures.learning_curves(at_work, "valid_loss", [])
+    ends = {name: trace(figure, name)["y"] for name in ("still running", "failed", "stopped early")}
+    assert ends == {"still running": [0.9, None], "failed": [0.8, None], "stopped early": [0.7, None]}
+
+
+def test_where_none_is_complete_the_members_are_stopped_trials() -> None:
+    figure = figures.history([Course(3, "PRUNED", (0.7,))], "valid_loss", [3], minimize=True)
+    assert trace(figure, "in the ensemble")["x"] == [3]
+
+
+@pytest.mark.parametrize("counts", [[359], [3, 2, 4], [1, 300], [2, 40, 5000]])
+def test_no_bar_of_confidence_leaves_its_picture(counts: list[int]) -> None:
+    bins = [CalibrationBin(count, count, 0.9) for count in counts]
+    axis = figures.confidences(bins).layout["yaxis"]
+    if "range" in axis:  # else plotly.js finds one
+        assert axis["type"] == "log"
+        assert axis["range"][0] < 0 and axis["range"][1] > math.log10(max(counts))
+
+
+def test_of_many_curves_and_lines_as_many_are_drawn_as_can_be_read() -> None:
+    many = [Course(number, "COMPLETE", (1 + number / 1000,)) for number in range(1000)]
+    curves = figures.learning_curves(many, "valid_loss", [0, 1])
+    assert trace(curves, "complete")["x"].count(None) == 60
+    assert trace(curves, "in the ensemble")["x"].count(None) == 2
+    parallel = figures.parallel_coordinates(study(600), 0, "valid_loss")
+    assert parallel and len(parallel.data) == 100
+
+
+@pytest.mark.parametrize(("count", "most", "expected"), [(3, 5, [0, 1, 2]), (9, 3, [0, 4, 8]), (0, 3, [])])
+def test_evenly(count: int, most: int, expected: list[int]) -> None:
+    assert evenly(range(count), most) == expected
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_parallel_coordinates_mark_the_best_trials_and_draw_them_last(direction: str) -> None:
+    made = study(60, direction)
+    figure = figures.parallel_coordinates(made, 0, "valid_loss")
+    assert figure
+    values = sorted((t.value for t in made.trials if t.value is not None), reverse=direction == "maximize")
+    marked = [each for each in figure.data if each["line"]["color"] == "@ensemble"]
+    assert marked == figure.data[-3:]
+    assert [float(each["customdata"][0][1]) for each in reversed(marked)] == pytest.approx(
+        values[:3], rel=1e-2
+    )
+    assert figure.layout["xaxis"]["ticktext"] == ["validation<br>loss", "depth", "width", "learning<br>rate"]
+    depths = [tick["text"] for tick in figure.layout["annotations"] if tick["x"] == 1]
+    assert depths == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_the_parameter_that_decides_is_the_most_important(direction: str) -> None:
+    figure = figures.importances(study(60, direction), 0)
+    assert figure
+    assert figure.data[0]["y"][0] == "training.learning_rate"
+    assert sum(figure.data[0]["x"]) == pytest.approx(1)
+
+
+def test_too_few_trials_have_no_importances_and_no_lines() -> None:
+    for made in (study(0), study(1), study(2)):
+        assert figures.importances(made, 0) is None
+        assert figures.parallel_coordinates(made, 0, "valid_loss") is None
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    assert [c.trial for c in figures.pareto_front(CANDIDATES, "parameters")] == [0, 2, 1, 4]
+    # A network whose time was not taken is not on a front of times.
+    assert [c.trial for c in figures.pareto_front(CANDIDATES, "latency_ms")] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("images", "chosen"),
+    [
+        (10_000, 4),  # one standard error below 0.99 is 0.989
+        (100, 1),  # 0.974 by Wilson's interval at 68.27 %
+        (20, 2),  # 0.93
+    ],
+)
+def test_the_simplest_is_within_one_standard_error_of_the_best(images: int, chosen: int) -> None:
+    assert figures.simplest(CANDIDATES, images).trial == chosen
+
+
+def test_where_all_are_right_the_simplest_may_still_err_a_little() -> None:
+    perfect = [Candidate(0, 1.0, 9000, 1.0), Candidate(1, 0.995, 100, 1.0), Candidate(2, 0.9, 10, 1.0)]
+    assert figures.simplest(perfect, 100).trial == 1
+
+
+def test_a_wide_range_gets_a_logarithmic_axis_with_written_ticks() -> None:
+    wide = scale([0.02, 0.5])
+    assert wide["type"] == "log"
+    assert dict(zip(wide["ticktext"], wide["tickvals"], strict=True))["0.05"] == pytest.approx(0.05)
+    assert scale([1.0, 2.0]) == scale([0.0, 5.0]) == scale([]) == {}
