@@ -9,9 +9,9 @@ from convene import datasets, formatting
 from convene.config import search_space
 from convene.datasets import Dataset
 from convene.records.sweep_record import About, Outcome, SweepRecord
+from convene.records.trials import Standing, TrialView
 from convene.storage import Storage
 from convene.tracking import descriptions, experiment
-from convene.tracking.descriptions import Standing, TrialView
 from convene.training.metrics import Epoch
 
 from tests.support.synthetic import SPACE

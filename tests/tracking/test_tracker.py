@@ -16,9 +16,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from convene.records.trials import TrialView
 from convene.storage import Storage
 from convene.tracking import experiment, tracker
-from convene.tracking.descriptions import TrialView
 from convene.tracking.experiment import TrackingPlace
 from convene.tracking.tracker import Tracker
 from mlflow.exceptions import MlflowException

@@ -1,20 +1,47 @@
 """The trials of a sweep: as MLflow is to show them, and as a table."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convene.config.search_space import SearchSpace
 from convene.records.open_sweep import OpenSweep
 from convene.records.sweep_record import SweepRecord
 from convene.search.study import StudiedTrial
-from convene.tracking.descriptions import TrialView
 from convene.training import checkpoint
-from convene.training.metrics import METRICS
+from convene.training.metrics import METRICS, Epoch
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """A trial as MLflow is to show it."""
+
+    number: int
+    settings: Mapping[str, Any]
+    """Values of [network] and [training] by dotted name; those that do not apply are not there."""
+    started: float
+    """Seconds since 1970."""
+    ended: float | None = None
+    state: str = "RUNNING"
+    reason: str | None = None
+    epochs: tuple[Epoch, ...] = ()
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a trial stands once all have ended."""
+
+    rank: int | None
+    """From 1, among the complete trials."""
+    complete: int
+    """Complete trials in all."""
+    weight: float | None
+    """In the ensemble; None where it is no member."""
 
 
 def views(sweep: OpenSweep) -> Iterator[TrialView]:

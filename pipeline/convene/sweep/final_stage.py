@@ -17,8 +17,8 @@ from convene.export.model_card import ModelCard
 from convene.records import trials
 from convene.records.open_sweep import OpenSweep
 from convene.records.sweep_record import EXPORT, Outcome, ScoredEnsemble, SweepRecord
+from convene.records.trials import Standing
 from convene.search.study import StudiedTrial
-from convene.tracking.descriptions import Standing
 from convene.tracking.tracker import Tracker
 from convene.training import checkpoint
 

@@ -15,10 +15,10 @@ from ray.tune.experiment import Trial
 from convene.config.schema import SearchConfig
 from convene.errors import last_line
 from convene.records.open_sweep import OpenSweep
+from convene.records.trials import TrialView
 from convene.search.study import State, Study
 from convene.search.time_budget import TimeBudget
 from convene.storage import StorageError, is_out_of_service
-from convene.tracking.descriptions import TrialView
 from convene.tracking.tracker import Tracker
 from convene.training import checkpoint
 from convene.training.metrics import Epoch

@@ -1,13 +1,13 @@
 """What MLflow's pages say of a sweep and its parts, in Markdown."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from convene import formatting
 from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
 from convene.records.sweep_record import Outcome, ScoredEnsemble, SweepRecord
+from convene.records.trials import Standing, TrialView
 from convene.training.metrics import Epoch
 
 NOTE = "mlflow.note.content"
@@ -21,33 +21,6 @@ _VERBS = {
     "ensemble": "choose the members again, without training",
     "ui": "this page",
 }
-
-
-@dataclass(frozen=True)
-class TrialView:
-    """A trial as MLflow is to show it."""
-
-    number: int
-    settings: Mapping[str, Any]
-    """Values of [network] and [training] by dotted name; those that do not apply are not there."""
-    started: float
-    """Seconds since 1970."""
-    ended: float | None = None
-    state: str = "RUNNING"
-    reason: str | None = None
-    epochs: tuple[Epoch, ...] = ()
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a trial stands once all have ended."""
-
-    rank: int | None
-    """From 1, among the complete trials."""
-    complete: int
-    """Complete trials in all."""
-    weight: float | None
-    """In the ensemble; None where it is no member."""
 
 
 def trial(kept: SweepRecord, space: SearchSpace, view: TrialView, standing: Standing | None = None) -> str:

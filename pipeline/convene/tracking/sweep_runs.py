@@ -9,8 +9,9 @@ from convene.config.schema import flatten
 from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
 from convene.records.sweep_record import Outcome, ScoredEnsemble, SweepRecord
+from convene.records.trials import Standing, TrialView
 from convene.tracking import descriptions, experiment, model_registry
-from convene.tracking.descriptions import NOTE, Standing, TrialView
+from convene.tracking.descriptions import NOTE
 from convene.tracking.experiment import TrackingPlace
 from convene.tracking.run_index import Parts, now, text
 

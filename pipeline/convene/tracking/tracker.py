@@ -11,9 +11,9 @@ from typing import final
 
 from convene.errors import InputError
 from convene.records.sweep_record import EXPORT, Outcome, SweepRecord
+from convene.records.trials import Standing, TrialView
 from convene.storage import Storage
 from convene.tracking import experiment
-from convene.tracking.descriptions import Standing, TrialView
 from convene.tracking.experiment import TrackingPlace
 from convene.tracking.sweep_runs import SweepRuns
 
