@@ -16,10 +16,10 @@ from convene.config import search_space
 from convene.config.schema import Configuration, validate
 from convene.config.search_space import SearchSpace
 from convene.datasets import load
-from convene.sweep import disk
-from convene.sweep.disk import Room, in_words, largest, most_bytes, network_bytes
-from convene.training import shapes
+from convene.sweep.disk import Room, in_words, most_bytes
+from convene.training import shapes, size
 from convene.training.fit import Fit
+from convene.training.size import largest, network_bytes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
@@ -71,7 +71,7 @@ def test_files_are_no_larger_than_is_said(network: dict[str, Any], optimizer: st
     assert weights <= at_most <= 1.1 * weights + 3000
     assert (
         state
-        <= disk.state_bytes(config, SHAPE, CLASSES)
+        <= size.state_bytes(config, SHAPE, CLASSES)
         <= (2.2 if optimizer == "sgd" else 1.1) * state + 9000
     )
 

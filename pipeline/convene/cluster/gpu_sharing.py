@@ -14,6 +14,7 @@ from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
 from convene.errors import InputError
 from convene.sweep import disk
+from convene.training import size
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def allot(
     )
     memory = None
     if search.gpus_per_trial and (able := [each for each in there if each.holds(search.cpus_per_trial, 1.0)]):
-        largest = disk.largest(space, dataset.image_shape, len(dataset.classes))
+        largest = size.largest(space, dataset.image_shape, len(dataset.classes))
         say("tries the largest network on a whole GPU, and waits until one is free")
         memory = profiling.gpu_memory(largest, dataset.for_training, search, able)
     gpus = share(search, there, memory) if search.gpus_per_trial == "auto" else search.gpus_per_trial

@@ -29,7 +29,7 @@ from convene.sweep import disk
 from convene.sweep.disk import Room
 from convene.sweep.forecast import Forecast, forecast
 from convene.tracking import tracker
-from convene.training import shapes
+from convene.training import shapes, size
 
 _SAMPLES = 8  # configurations whose steps are timed, beside the largest
 _COUNTED = 10_000  # configurations; more are as good as no end of them
@@ -88,7 +88,7 @@ def examine(
         dataset = datasets.load(space.base.data)
         misfit = open_sweep.misfit_of(space, dataset)
         open_sweep.known_trials(space, dataset, store)
-        largest = disk.largest(space, dataset.image_shape, len(dataset.classes))
+        largest = size.largest(space, dataset.image_shape, len(dataset.classes))
         configurations = [largest, *_sample(space, misfit)]
         seen = _see(space, dataset, configurations, store, address, began)
         room = disk.room(space, dataset, seen.most, store)
