@@ -1,6 +1,7 @@
 """No secret is shown: neither of an address nor of the environment."""
 
 import pytest
+
 from convene.redaction import scrubbed, shown
 
 

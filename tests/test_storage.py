@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from convene.errors import InputError
 from convene.storage import Storage
 

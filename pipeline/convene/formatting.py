@@ -1,29 +1,112 @@
-"""Pieces of Markdown from what may hold any character."""
+"""Text from values: numbers, durations, sizes and lists as people read them, and safe Markdown."""
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+_MOST_DIGITS = 6  # after the point, where fewer would round a share to all or nothing
 
 
-def listing(items: Iterable[tuple[str, str]]) -> str:
-    """Things and what is said of each; MLflow's page leaves no room between the columns of a table."""
-    return "\n".join(f"- {thing}: {said}" for thing, said in items)
+def percent(share: float, count: int = 10_000) -> str:
+    """Return a share of `count` examples with the digits that so many support: "99.7 %", "98.61 %".
+
+    A share that is neither 0 nor 1 is never rounded to it: "99.996 %", ">99.9999 %", "<0.1 %".
+    """
+    digits = 1 if count < 1000 else 2
+    while share < 1 and round(100 * share, digits) >= 100:
+        if digits == _MOST_DIGITS:
+            return ">99.9999 %"
+        digits += 1
+    if share > 0 and not round(100 * share, digits):
+        return f"<{10**-digits:g} %"
+    return f"{100 if share >= 1 else format(100 * share, f'.{digits}f')} %"
+
+
+def interval(bounds: Sequence[float], count: int = 10_000) -> str:
+    """Return an interval of shares: "98.4 to 99.9 %"."""
+    low, high = (percent(bound, count) for bound in bounds)
+    return f"{low.removesuffix(' %')} to {high}"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """Return a count with its noun: "1 network", "5 networks", "no networks"."""
+    return f"{count or 'no'} {one if count == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds, minutes or hours, the two largest: "52 s", "12 min 30 s", "2 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def clock(seconds: float) -> str:
+    """Return a duration in the few characters of a table or a status line: 0:07, 12:30, 2h05m."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+def byte_size(size: float) -> str:
+    """Return bytes in the decimal unit that suits them: "34 MB"."""
+    units = ("bytes", "kB", "MB", "GB", "TB")
+    # Rounded first: 999,600 bytes are 1 MB, not 1e+03 kB.
+    power = min(len(units) - 1, int(math.log10(max(float(f"{size:.3g}"), 1)) // 3))
+    return f"{size / 1000**power:.3g} {units[power]}"
+
+
+def short(value: object) -> str:
+    """Return a value in few characters: 0.00834, 12, [256, 64], "–" for none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float):
+        return significant(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
+def significant(value: float) -> str:
+    """Return a number to three digits, of which the last may be 0: 0.0120, 1.55, 128."""
+    return f"{value:#.3g}".rstrip(".")
+
+
+def series(parts: Sequence[str]) -> str:
+    """Return "a, b and c"."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Return ascending whole numbers in few words: "0 to 7, 9"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ", ".join(" to ".join(map(str, run)) for run in runs)
+
+
+def bullets(items: Iterable[tuple[str, str]]) -> str:
+    """Return a Markdown list of things and their descriptions; MLflow's page renders tables without gaps."""
+    return "\n".join(f"- {thing}: {description}" for thing, description in items)
 
 
 def link(text: str, page: str | None) -> str:
-    """A text that leads to a page, where there is one."""
+    """Return a Markdown link, or the text alone where there is no page."""
     return f"[{text}]({page})" if page else text
 
 
-def percent(share: float) -> str:
-    """A share of 1: "98.61 %"; what is not all is never rounded to it."""
-    return f"{100 * share if share == 1 else min(100 * share, 99.99):.2f} %"
-
-
 def code(value: object) -> str:
-    """Verbatim."""
+    """Return a value as inline code on one line."""
     return "`" + " ".join(f"{value}".replace("`", "'").split()) + "`"
 
 
-def plain(text: str) -> str:
-    """A text of one line in which nothing is Markdown."""
+def escape(text: str) -> str:
+    """Return text on one line in which no character is Markdown."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from convene import cli
 from convene.config.schema import SECTIONS
 

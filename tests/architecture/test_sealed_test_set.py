@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
-from convene.datasets import TrainingData
 
+from convene.datasets import TrainingData
 from tests.architecture.source import imports, package_of, sources
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from convene.config.search_space import SearchSpace, build
 
 FILE = Path(__file__).with_name("curves.parquet")
@@ -107,6 +108,7 @@ def read(file: Path = FILE) -> Table:
 def record(mnist: Path, file: Path = FILE, rows: int | None = None) -> None:
     """Trains every configuration, or the first `rows`, and writes the table."""
     import torch
+
     from convene.datasets import load
 
     torch.set_num_threads(1)

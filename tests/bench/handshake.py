@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from convene.config.search_space import override
 from numpy.typing import NDArray
 from optuna.samplers import TPESampler
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from scipy import stats
 
+from convene.config.search_space import override
 from tests.bench import curves
 from tests.bench.curves import EPOCHS, Table
 from tests.bench.simulation import Ours, Search, Stock, Sweep, simulate

@@ -122,7 +122,6 @@ class _Driven:
         from convene.records.sweep_record import SweepRecord
         from convene.search.study import Study
         from convene.storage import Storage
-
         from tests.bench import sleeper
 
         self._space = sleeper.space(trials, CONCURRENT, EPOCHS, 1.0)

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import convene
 import psutil
 
+import convene
 from tests.bench import sleeper
 
 Figures = dict[str, Any]
@@ -101,14 +101,15 @@ def _stand_in(
     clock: Clock, samples: list[Figures], figures: Figures, process: psutil.Process, children: "_Children"
 ) -> None:
     """Puts the sleeping worker in its place, and clocks around methods; has MLflow waited for by itself."""
+    from mlflow import MlflowClient
+    from optuna.storages.journal import JournalFileBackend
+
     from convene.search.sampler import Sampler
     from convene.search.study import Study
     from convene.storage import Storage
     from convene.sweep import run, tuner
     from convene.sweep.observer import Observer
     from convene.tracking.sweep_runs import SweepRuns
-    from mlflow import MlflowClient
-    from optuna.storages.journal import JournalFileBackend
 
     tuner.TrialWorker = sleeper.Sleeper  # type: ignore[misc]
     for owner, methods in {

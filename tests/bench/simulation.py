@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol, final
 
-from convene.config.schema import flatten
-from convene.config.search_space import SearchSpace
-from convene.search.study import Study
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from convene.config.schema import flatten
+from convene.config.search_space import SearchSpace
+from convene.search.study import Study
 from tests.bench.curves import EPOCHS, Curve, Table
 
 

@@ -16,6 +16,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from convene.config.schema import Configuration
 from convene.config.search_space import SearchSpace, build
 from convene.datasets import TrainingData
@@ -23,7 +25,6 @@ from convene.storage import Storage
 from convene.sweep.worker import TrialWorker
 from convene.training import checkpoint
 from convene.training.metrics import Epoch
-from numpy.typing import NDArray
 
 FOLDER, SECONDS, CONCURRENT = "CONVENE_SCALE_FOLDER", "CONVENE_SCALE_SECONDS", "CONVENE_SCALE_CONCURRENT"
 """Variables of the workers' environment: where the file of `record` is, what an epoch takes, and how many

@@ -10,7 +10,6 @@ from convene.search.study_storage import Place
 from convene.storage import Storage
 from convene.tracking.sweep_runs import SweepRuns, TrackingPlace, TrialView
 from convene.training.metrics import Epoch
-
 from tests.bench import sleeper
 from tests.support.synthetic import record_sweep
 

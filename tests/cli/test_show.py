@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from rich.console import Console
+
 from convene import cli
 from convene.cli import terminal
 from convene.errors import Interrupted
@@ -23,11 +26,8 @@ from convene.storage import Storage
 from convene.sweep import run
 from convene.training import checkpoint
 from convene.visualization import model_view, views
-from convene.visualization.model_view import Subject, ranges
+from convene.visualization.model_view import Subject
 from convene.visualization.views import Wish
-from PIL import Image
-from rich.console import Console
-
 from tests.conftest import Ended, Swept
 
 Command = Callable[..., Ended]
@@ -430,7 +430,3 @@ def test_a_list_is_sorted_by_what_there_is(convene: Command, tmp_path: Path) -> 
     ended = convene("list", "--sort", "size", "--storage", tmp_path)
     assert ended.code == 2
     assert all(sort in ended.err for sort in listing.SORTS)
-
-
-def test_ranges_are_few_words() -> None:
-    assert [ranges(n) for n in ([], [4], [0, 1, 2, 5, 7, 8])] == ["", "4", "0 to 2, 5, 7 to 8"]

@@ -3,14 +3,15 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from convene import datasets
 from convene.cluster import capacity, gpu_sharing
 from convene.cluster.capacity import Node
 from convene.cluster.profiling import GpuMemory
 from convene.config.schema import SearchConfig, validate
 from convene.errors import InputError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 GB = 10**9
 

@@ -16,14 +16,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from convene import environment
 from convene.cluster import auth, dashboard, job_entrypoint, job_package
 from convene.cluster.jobs import Job, JobServer, Retold
 from convene.config import search_space
 from convene.errors import InputError, WorkError
 from convene.records.sweep_record import numbered
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SPACE = '[data]\nsource = "digits"\n[network]\nwidth = { choices = [4, 8] }\n[search]\ntrials = 2\n'
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from annotated_types import Ge, Gt, Le, Lt
-from convene.config import search_space
-from convene.config.schema import SECTIONS, Configuration, Duration, flatten, validate
-from convene.errors import InputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
+
+from convene.config import search_space
+from convene.config.schema import SECTIONS, Configuration, Duration, flatten, validate
+from convene.errors import InputError
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.toml"))
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from convene.config.schema import SECTIONS, Configuration, flatten
-from convene.config.search_space import SEARCHABLE, SearchSpace, build, override, parse, parse_override, read
-from convene.errors import InputError
-from convene.search.study import Study
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from convene.config.schema import SECTIONS, Configuration, flatten
+from convene.config.search_space import SEARCHABLE, SearchSpace, build, override, parse, parse_override, read
+from convene.errors import InputError
+from convene.search.study import Study
 from tests.config.test_schema import tables, values
 
 # --- Spaces of any kind -----------------------------------------------------------------------------

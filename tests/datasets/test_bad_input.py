@@ -13,15 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.lib import format as npy_format
+from PIL import Image
+
 from convene.config.schema import DataConfig
 from convene.datasets import iterate_images, load
 from convene.datasets.decoding import Encoded, decode
 from convene.datasets.idx import read_file
 from convene.errors import InputError
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from numpy.lib import format as npy_format
-from PIL import Image
 
 IMAGES, LABELS = np.zeros((12, 4, 4), dtype=np.uint8), np.repeat([0, 1], 6)
 Case = tuple[Callable[[Path], Any], dict[str, Any], list[str]]

@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+
 from convene import datasets
 from convene.config.schema import DataConfig
 from convene.datasets import decoding, memory
 from convene.errors import InputError
-from PIL import Image
 
 SIZE = 3 * 8 * 8  # bytes of an image
 

@@ -20,6 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_digits
+
 from convene.config.schema import DataConfig
 from convene.datasets import Dataset, Images, iterate_images, load
 from convene.datasets.decoding import Encoded, decode
@@ -27,10 +32,6 @@ from convene.datasets.download import ARCHIVES, Archive, cache_folder, fetch
 from convene.datasets.normalization import fit
 from convene.datasets.splitting import draw, hold_out
 from convene.errors import WorkError
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-from sklearn.datasets import load_digits
 
 MNIST = Path(os.environ.get("CONVENE_MNIST") or Path(__file__).parents[3] / "shared" / "data" / "mnist")
 

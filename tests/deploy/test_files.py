@@ -13,6 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+
 from convene import cli
 
 ROOT = Path(__file__).parents[2]

@@ -4,6 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+
 from convene.ensemble.diagnostics import (
     CalibrationBin,
     calibration,
@@ -14,11 +20,6 @@ from convene.ensemble.diagnostics import (
     expected_calibration_error,
 )
 from convene.training.metrics import accuracy
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 
 ANSWERED = arrays(np.float32, (40, 4), elements=st.floats(-6, 6, width=32))
 LABELS = arrays(np.int64, 40, elements=st.integers(0, 3))

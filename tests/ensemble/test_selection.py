@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
 from convene.config.search_space import override
 from convene.ensemble.selection import Member, average, by_size, rank, top_k
 from convene.errors import InputError
 from convene.sweep.final_stage import finish
 from convene.training.checkpoint import folder
 from convene.training.metrics import accuracy, cross_entropy
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
-
 from tests.support.synthetic import record_sweep
 
 LABELS = np.array([0, 0, 1, 1])

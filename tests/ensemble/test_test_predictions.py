@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from convene.datasets import Images
 from convene.ensemble import test_predictions
 from convene.ensemble.selection import Member
 from convene.ensemble.test_predictions import Evidence
 from convene.storage import Storage
 from convene.training.metrics import losses
-from numpy.typing import NDArray
 
 MEMBERS = (Member(7, 0.75), Member(3, 0.25))
 

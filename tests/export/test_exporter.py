@@ -15,6 +15,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
 from convene.config.schema import NetworkConfig
 from convene.ensemble.ensemble import AveragedLogits
 from convene.errors import InputError, WorkError
@@ -22,9 +26,6 @@ from convene.export import exporter, verification
 from convene.export.model_card import ModelCard, readme
 from convene.records.sweep_record import ScoredMember
 from convene.training.network import ConvNet
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.datasets import load_digits
 
 CLASSES = tuple(f"digit {n}" for n in range(10))
 FILES = {"model.onnx", "model.pt2", "manifest.json", "README.md"}

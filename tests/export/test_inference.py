@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
 from convene.config.schema import NetworkConfig
 from convene.ensemble.ensemble import AveragedLogits
 from convene.errors import InputError, WorkError
@@ -15,8 +18,6 @@ from convene.export.inference import batch_size, predict, read_manifest, write_t
 from convene.export.model_card import ModelCard
 from convene.records.sweep_record import ScoredMember
 from convene.training.network import ConvNet
-from PIL import Image
-from sklearn.datasets import load_digits
 
 CLASSES = ("nought", 'one, "uno"', *(f"digit {n}" for n in range(2, 10)))
 

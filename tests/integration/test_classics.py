@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from convene.config import search_space
 
+from convene.config import search_space
 from tests.conftest import convene
 
 FOLDER = Path(__file__).parents[2] / "search_spaces/classics"
@@ -41,6 +41,7 @@ def test_each_classic_is_described() -> None:
 @pytest.mark.parametrize("name", CLASSICS)
 def test_a_classic_is_the_network_and_recipe_of_its_source(name: str) -> None:
     import numpy as np
+
     from convene.training.network import ConvNet, parameter_count
 
     space = search_space.read(FOLDER / f"{name}.toml")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from convene.storage import Storage
 from sqlalchemy import create_engine, text
 
+from convene.storage import Storage
 from tests.conftest import CLEAN, convene
 from tests.support.ray_cluster import RayCluster, three_nodes
 from tests.support.servers import mlflow_server, object_store, postgres

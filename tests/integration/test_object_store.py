@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
 from convene import datasets
 from convene.config.schema import Configuration, DataConfig
 from convene.config.search_space import parse
@@ -22,8 +24,6 @@ from convene.search.object_journal import ObjectJournal
 from convene.search.study import Study
 from convene.search.study_storage import Place
 from convene.storage import Storage, StorageError
-from PIL import Image
-
 from tests.conftest import CLEAN, SMALL_SPACE, convene
 from tests.support.servers import ObjectStore, mlflow_server, object_store
 

@@ -9,6 +9,10 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
 from convene.config.schema import Configuration
 from convene.config.search_space import SearchSpace, override, parse
 from convene.search.object_journal import ObjectJournal
@@ -17,9 +21,6 @@ from convene.search.study import StudiedTrial, Study, known_trials
 from convene.search.study_storage import Place
 from convene.storage import Storage
 from convene.training import shapes
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 
 SAMPLERS = ["tpe", "random", "gp", "cmaes", "nsga2"]
 

@@ -1,4 +1,5 @@
 import pytest
+
 from convene.config.schema import Configuration, SearchConfig
 from convene.search import time_budget
 from convene.search.time_budget import TimeBudget

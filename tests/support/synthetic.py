@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+
 from convene import datasets
 from convene.config import search_space
 from convene.ensemble import test_predictions

@@ -12,18 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from convene.config import search_space
-from convene.config.schema import Configuration, validate
-from convene.config.search_space import SearchSpace
-from convene.datasets import load
-from convene.sweep.disk import Room, in_words, most_bytes
-from convene.training import shapes, size
-from convene.training.fit import Fit
-from convene.training.size import largest, network_bytes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
+from convene.config import search_space
+from convene.config.schema import Configuration, validate
+from convene.config.search_space import SearchSpace
+from convene.datasets import load
+from convene.formatting import byte_size
+from convene.sweep.disk import Room, most_bytes
+from convene.training import shapes, size
+from convene.training.fit import Fit
+from convene.training.size import largest, network_bytes
 from tests.conftest import CLEAN
 from tests.training.test_fit import digits
 
@@ -182,21 +183,6 @@ def test_no_more_networks_are_kept_than_there_are_trials() -> None:
     assert most_bytes(spaces[0], DIGITS, 1) == most_bytes(spaces[1], DIGITS, 1)
 
 
-@pytest.mark.parametrize(
-    ("size", "words"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1000, "1 kB"),
-        (34_400_000, "34.4 MB"),
-        (12e10, "120 GB"),
-        (3e15, "3e+03 TB"),
-    ],
-)
-def test_sizes_in_words(size: float, words: str) -> None:
-    assert in_words(size) == words
-
-
 def test_room_is_enough_or_not() -> None:
     assert str(Room(34_000_000, 120_000_000_000, "/x")) == "at most 34 MB under /x, of 120 GB free"
     assert Room(5, 5, "/x").is_enough
@@ -259,7 +245,7 @@ def test_a_sweep_never_takes_more_than_was_said(tmp_path: Path) -> None:
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert json.loads(out)["states"]["PRUNED"] > 2
-    assert err.startswith(f"disk: at most {in_words(bound)} under {root}, of ")
+    assert err.startswith(f"disk: at most {byte_size(bound)} under {root}, of ")
     assert "disk" not in out
     # The state is counted with two moments and the average, and each file as if all were written at once.
     assert most <= bound <= 3 * most

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
+
 from convene.config.schema import Configuration
 from convene.config.search_space import parse
 from convene.search.study import Study
@@ -15,7 +17,6 @@ from convene.storage import Storage, StorageError, is_out_of_service
 from convene.sweep.observer import Observer
 from convene.training import checkpoint
 from convene.training.metrics import Epoch
-from torch import nn
 
 KEEP, EPOCHS = 2, 3
 SPACE = """

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from convene.cli.preflight import lines
 from convene.sweep.disk import Room
 from convene.sweep.forecast import Forecast
 from convene.sweep.preflight import Preflight
-
 from tests.conftest import convene
 
 # 4 × 2 × 2 networks, of which those with three blocks do not fit where the images are not padded.

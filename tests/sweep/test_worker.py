@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from convene import datasets
 from convene.config.schema import Configuration, validate
 from convene.storage import Storage

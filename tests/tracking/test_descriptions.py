@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from convene import datasets, formatting
+
+from convene import datasets
 from convene.config import search_space
 from convene.datasets import Dataset
 from convene.records.sweep_record import About, Outcome, SweepRecord
@@ -13,7 +14,6 @@ from convene.records.trials import Standing, TrialView
 from convene.storage import Storage
 from convene.tracking import descriptions, experiment
 from convene.training.metrics import Epoch
-
 from tests.support.synthetic import SPACE
 
 SPACE_ = search_space.build(SPACE)
@@ -161,19 +161,6 @@ def test_a_model_and_its_version(kept: SweepRecord, digits: Dataset) -> None:
     version = descriptions.version(kept, digits, outcome().scored)
     assert version.startswith("Sweep small, trials 7, 2: **98.75 %**")
     assert digits.fingerprint[:12] in version
-
-
-@pytest.mark.parametrize(
-    ("value", "code", "plain"),
-    [
-        ("a|b", "`a|b`", "a\\|b"),
-        ("`rm`\n<script>", "`'rm' <script>`", "\\`rm\\` \\<script\\>"),
-        ("[x](y) *z* #1 _", "`[x](y) *z* #1 _`", "\\[x\\](y) \\*z\\* \\#1 \\_"),
-    ],
-)
-def test_no_text_becomes_markdown(value: str, code: str, plain: str) -> None:
-    assert formatting.code(value) == code
-    assert formatting.plain(value) == plain
 
 
 def test_the_views_of_an_experiment_are_as_its_page_reads_them() -> None:

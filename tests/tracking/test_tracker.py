@@ -16,14 +16,14 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
+
 from convene.records.trials import TrialView
 from convene.storage import Storage
 from convene.tracking import experiment, tracker
 from convene.tracking.experiment import TrackingPlace
 from convene.tracking.tracker import Tracker
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
-
 from tests.conftest import CLEAN, SMALL_SPACE, convene
 
 PASSWORD = "planted-7f3a-password"

@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+
 from convene.tracking.ui_server import _outward, names
 
 OWN = socket.gethostname()

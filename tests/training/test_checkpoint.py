@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from convene.config.schema import Configuration, validate
 from convene.storage import Storage
 from convene.training import checkpoint
 from convene.training.checkpoint import TrialRecord, folder, load_logits, load_network, load_record, save
 from convene.training.fit import Fit, logits
 from convene.training.metrics import Epoch
-
 from tests.training.test_fit import digits
 
 FILES = {"trial.json", "weights.safetensors", "valid_logits.npy"}

@@ -9,15 +9,16 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
 from convene.config.schema import Configuration, DataConfig, TrainingConfig, flatten, validate
 from convene.datasets import Images, TrainingData, load
 from convene.training import metrics
 from convene.training.fit import DivergenceError, Fit, augment, logits
 from convene.training.metrics import Epoch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
-from torch import Tensor
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from convene.training.metrics import Epoch, accuracy, accuracy_interval, cross_entropy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, log_loss
+
+from convene.training.metrics import Epoch, accuracy, accuracy_interval, cross_entropy
 
 
 @st.composite

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from convene.config.schema import NetworkConfig
 from convene.training.network import ConvNet, parameter_count
-from torch import Tensor, nn
 
 
 def network(

@@ -4,14 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from convene.config.schema import NetworkConfig
-from convene.training import shapes
-from convene.training.network import ConvNet, parameter_count
-from convene.training.shapes import filters, misfit, output_size
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
+
+from convene.config.schema import NetworkConfig
+from convene.training import shapes
+from convene.training.network import ConvNet, parameter_count
+from convene.training.shapes import filters, misfit, output_size
 
 sizes = st.integers(1, 12)
 

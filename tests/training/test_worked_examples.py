@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from convene.config.schema import NetworkConfig
 from convene.training.network import ConvNet
-from torch import Tensor, nn
 
 Matrix = list[list[int]]
 

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
 from convene.ensemble.diagnostics import CalibrationBin
 from convene.ensemble.selection import Ensembled
 from convene.visualization import figures
 from convene.visualization.figures import Candidate, Course, Figure, Score, Weighed
 from convene.visualization.figures.figure import evenly, scale
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState, create_trial
 
 COURSES = [
     Course(0, "COMPLETE", (0.9, 0.5)),

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from convene.visualization import images
-from convene.visualization.images import Predicted, montage, percent
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
+
+from convene.visualization import images
+from convene.visualization.images import Predicted, montage
 
 CLASSES = ("cat", "$5 or $10", "a name too long for its place", "キツネ")
 GREY = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
@@ -65,22 +66,6 @@ def test_a_montage_has_each_map_at_its_place_and_nothing_between(count: int, hei
     assert np.isnan(grid[0]).all() and np.isnan(grid[:, 0]).all()
     rows, columns = len({top for top, _ in corners}), len({left for _, left in corners})
     assert columns - 1 <= rows <= columns
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [
-        (0.5, "50.0 %"),
-        (1.0, "100.0 %"),
-        (0.0, "0.0 %"),
-        (0.99951, ">99.9 %"),
-        (0.998, "99.8 %"),
-        (1e-9, "<0.1 %"),
-        (0.0015, "0.1 %"),
-    ],
-)
-def test_no_probability_is_rounded_to_certainty(share: float, text: str) -> None:
-    assert percent(share) == text
 
 
 def drawn(axes: Axes) -> np.ma.MaskedArray:

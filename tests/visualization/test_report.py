@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+
 from convene.config import search_space
 from convene.datasets import Images
 from convene.ensemble import test_predictions
@@ -18,9 +19,8 @@ from convene.records.open_sweep import OpenSweep
 from convene.sweep import final_stage
 from convene.training.metrics import accuracy_interval
 from convene.visualization import report
-from convene.visualization.report import Findings, text, wording
+from convene.visualization.report import Findings, text
 from convene.visualization.report.findings import Trial
-
 from tests.conftest import Swept, convene
 from tests.support.synthetic import record_sweep
 
@@ -52,7 +52,7 @@ class Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._script is None:
-            self.text += data.replace(wording.NO_BREAK, " ")
+            self.text += data.replace("\u00a0", " ")
         else:
             self._held[self._script] = data
 
@@ -305,34 +305,3 @@ def test_a_page_that_fails_is_told_and_no_more(
     final_stage.leave_report(sweep)
     assert "no ink" in caplog.text and "convene report synthetic" in caplog.text
     assert not Path(sweep.kept.report).exists()
-
-
-@pytest.mark.parametrize(
-    ("share", "count", "text"),
-    [
-        (1 - 1e-12, 1, ">99.9999 %"),
-        (0.9972, 360, "99.7 %"),
-        (0.99571, 10_000, "99.57 %"),
-        (1.0, 360, "100 %"),
-        (0.9999, 360, "99.99 %"),  # what is not all is never rounded to all
-        (0.99996, 10_000, "99.996 %"),
-        (0.0, 360, "0.0 %"),
-    ],
-)
-def test_percents(share: float, count: int, text: str) -> None:
-    assert wording.percent(share, count).replace(wording.NO_BREAK, " ") == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.012, "0.0120"), (1.5, "1.50"), (128.0, "128"), (1e-5, "1.00e-05"), (4_000_000.0, "4.00e+06")],
-)
-def test_significant_digits(value: float, text: str) -> None:
-    assert wording.significant(value) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(51.6, "52 s"), (750, "12 min 30 s"), (7500, "2 h 5 min"), (3600, "1 h")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert wording.duration(seconds) == text

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from convene.visualization import figures, report
 from convene.visualization.report import Findings
-
 from tests.support.browser import SCREENSHOTS, Visit, visit
 from tests.support.synthetic import record_sweep
 

@@ -46,8 +46,7 @@ def preflight(
 
 def lines(seen: "Preflight") -> Iterator[tuple[str, str]]:
     """What people are told: subjects, and what there is to say of each."""
-    from convene.cli.terminal import duration
-    from convene.sweep.disk import in_words
+    from convene.formatting import byte_size, clock
 
     data, seconds, largest = seen.data, seen.seconds, seen.largest
     shape = "x".join(map(str, data["shape"]))
@@ -63,14 +62,14 @@ def lines(seen: "Preflight") -> Iterator[tuple[str, str]]:
     trained = "" if largest["seconds"] is None else f", {largest['seconds']:.3g} s"
     yield "the largest", f"{largest['parameters']:,} parameters{trained}"
     if seconds:
-        early, late = map(duration, seconds.sweep)
+        early, late = map(clock, seconds.sweep)
         yield "the sweep", f"{seen.trials} trials, {seen.concurrency} at a time: {early} to {late}"
     if seconds and seconds.budget is not None and seconds.budget_trials:
         fewest, most = seconds.budget_trials
-        yield "the budget", f"leaves {duration(seconds.budget)} to train: {fewest} to {most} trials"
+        yield "the budget", f"leaves {clock(seconds.budget)} to train: {fewest} to {most} trials"
     yield "disk", str(seen.disk)
     if gpu := seen.gpu:
-        each, total = in_words(gpu["trial"]), in_words(gpu["total"])
+        each, total = byte_size(gpu["trial"]), byte_size(gpu["total"])
         yield "a GPU", f"holds {gpu['trials']} of the largest trial: {each} of {total}"
     for problem in seen.problems or ("none",):
         yield "problem", problem

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from convene.formatting import clock
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -61,12 +63,11 @@ def show_view(view: "SweepView", as_json: bool) -> None:
 
 
 def _summary(outcome: "Outcome") -> list[str]:
-    from convene.cli import terminal
 
     states = ", ".join(f"{count} {state}" for state, count in outcome.states.items())
     return [
         f"sweep {outcome.name}: {outcome.trials} {'trial' if outcome.trials == 1 else 'trials'} ({states}) "
-        f"in {terminal.duration(outcome.wall_seconds)}; * in the ensemble"
+        f"in {clock(outcome.wall_seconds)}; * in the ensemble"
         + (f"; {outcome.taken} earlier ones were known" if outcome.taken else ""),
         f"test set read {outcome.test_reads} time{'s' if outcome.test_reads > 1 else ''}"
         + (": its scores are no longer those of a first look" if outcome.test_reads > 1 else ""),

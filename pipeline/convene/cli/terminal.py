@@ -12,6 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from convene.formatting import clock
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -69,7 +71,7 @@ class LiveView:
             number, value = progress.best
             parts.append(f"best {progress.objective} {value:.4f} (trial {number})")
         left = self._seconds_left(progress)
-        return ", ".join([*parts, f"about {duration(left)} left"] if left is not None else parts)
+        return ", ".join([*parts, f"about {clock(left)} left"] if left is not None else parts)
 
     def _seconds_left(self, progress: "Progress") -> float | None:
         """By the pace since training began, and never past the time budget."""
@@ -83,7 +85,7 @@ class LiveView:
 
     def _draw(self) -> RenderableType:
         if self._progress is None:
-            return Text(f"starting … {duration(time.monotonic() - self._entered)}", style="dim")
+            return Text(f"starting … {clock(time.monotonic() - self._entered)}", style="dim")
         progress = self._progress
         bar = ProgressBar(total=progress.trials, completed=progress.done, width=40)
         event = Text(progress.event, style="dim", overflow="ellipsis", no_wrap=True)
@@ -219,14 +221,6 @@ def _confusions(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Tabl
     for count, truth, predicted in sorted(errors, key=lambda error: -error[0])[:_CONFUSIONS]:
         table.add_row(str(count), Text(truth), Text(predicted))
     return table
-
-
-def duration(seconds: float) -> str:
-    """Minutes and seconds, or hours and minutes: 0:07, 12:30, 2h05m."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 60}:{whole % 60:02d}"
 
 
 def _table(*headings: str, left: Sequence[str]) -> Table:

@@ -13,7 +13,7 @@ from convene.config.schema import SearchConfig
 from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
 from convene.errors import InputError
-from convene.sweep import disk
+from convene.formatting import byte_size
 from convene.training import size
 
 logger = logging.getLogger(__name__)
@@ -95,8 +95,8 @@ def check(search: SearchConfig, resources: Resources, memory: GpuMemory | str | 
     elif memory and 0 < gpus < 1 and memory.trials < (together := _together(search, resources)):
         raise InputError(
             f"search.gpus_per_trial = {gpus:g}: puts {together} trials on a GPU, whose memory of "
-            f"{disk.in_words(memory.total)} holds {memory.trials} of the largest, "
-            f'{disk.in_words(memory.trial)}; "auto" finds the number'
+            f"{byte_size(memory.total)} holds {memory.trials} of the largest, "
+            f'{byte_size(memory.trial)}; "auto" finds the number'
         )
 
 
@@ -121,8 +121,8 @@ def check_data(dataset: Dataset, nodes: Sequence[Node]) -> None:
     for node in nodes:
         if size > node.object_store:
             raise InputError(
-                f"data.source = {dataset.name}: {disk.in_words(size)} of images to train with, but the "
-                f"object store of node {node.name} ({node.id[:8]}) has {disk.in_words(node.object_store)}: "
+                f"data.source = {dataset.name}: {byte_size(size)} of images to train with, but the "
+                f"object store of node {node.name} ({node.id[:8]}) has {byte_size(node.object_store)}: "
                 "a smaller data.image_size or data.train_limit, or ray start --object-store-memory"
             )
 
@@ -148,7 +148,7 @@ def _lines(search: SearchConfig, resources: Resources, memory: GpuMemory | str |
     if isinstance(memory, GpuMemory):
         yield (
             f"gpus: {gpus:g} of one for each trial, {resources.concurrency} at a time: a GPU holds "
-            f"{memory.trials} of the largest, {disk.in_words(memory.trial)} of {disk.in_words(memory.total)}"
+            f"{memory.trials} of the largest, {byte_size(memory.trial)} of {byte_size(memory.total)}"
         )
     there = sum(node.gpus for node in resources.nodes)
     if there and not gpus:

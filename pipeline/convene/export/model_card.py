@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from convene.export.inference import INPUT, MANIFEST, ONNX_FILE, OUTPUTS
 from convene.export.verification import PT2_FILE, Agreement
-from convene.formatting import percent
+from convene.formatting import interval, percent
 from convene.records.sweep_record import ScoredMember
 
 
@@ -43,7 +43,6 @@ def readme(
     """The model card, in Markdown."""
     channels, height, width = image_shape
     shown = ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
-    low, high = map(percent, card.test_interval)
     best = percent(card.best_single_test_accuracy)
     reads = "once, for this score" if card.test_reads == 1 else f"{card.test_reads} times for this sweep"
     members = "\n".join(
@@ -63,7 +62,8 @@ It takes raw pixels (the normalisation is inside) and gives the weighted mean of
 
 ## Score
 
-**{percent(card.test_accuracy)}** of the test images are named right (95 % interval {low} to {high}).
+**{percent(card.test_accuracy)}** of the test images are named right
+(95 % interval {interval(card.test_interval)}).
 The network that was best in validation names {best} right on its own.
 
 The test set (SHA-256 `{card.test_sha256}`) was read {reads}.

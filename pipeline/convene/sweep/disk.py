@@ -1,11 +1,11 @@
 """The most disk that a sweep can take, known before it begins: arithmetic alone, without PyTorch."""
 
-import math
 import shutil
 from dataclasses import dataclass
 
 from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
+from convene.formatting import byte_size
 from convene.search.pruning import most_epochs
 from convene.storage import Storage
 from convene.training.size import largest, network_bytes, state_bytes
@@ -36,8 +36,8 @@ class Room:
     """The storage root."""
 
     def __str__(self) -> str:
-        free = "" if self.free is None else f", of {in_words(self.free)} free"
-        return f"at most {in_words(self.at_most)} under {self.root}{free}"
+        free = "" if self.free is None else f", of {byte_size(self.free)} free"
+        return f"at most {byte_size(self.at_most)} under {self.root}{free}"
 
     @property
     def is_enough(self) -> bool:
@@ -81,11 +81,3 @@ def most_bytes(space: SearchSpace, dataset: Dataset, concurrency: int) -> int:
         + min(concurrency, trials) * (network + state + max(state, logits, record))
         + _EXPORTED * members * (network + _MEMBER)
     )
-
-
-def in_words(size: float) -> str:
-    """Bytes in the unit that suits them, of a thousand or a power of it: `34 MB`."""
-    units = ("bytes", "kB", "MB", "GB", "TB")
-    # Rounded first: 999,600 bytes are 1 MB, not 1e+03 kB.
-    power = min(len(units) - 1, int(math.log10(max(float(f"{size:.3g}"), 1)) // 3))
-    return f"{size / 1000**power:.3g} {units[power]}"

@@ -65,7 +65,7 @@ def sweep(
         links: other pages, by what they show.
     """
     what = (
-        f"**Sweep {kept.name}**: convolutional networks for {formatting.plain(dataset.name)} "
+        f"**Sweep {kept.name}**: convolutional networks for {formatting.escape(dataset.name)} "
         f"({len(dataset.train):,} images to train on, {len(dataset.valid):,} to validate by, "
         f"{len(dataset.test):,} to test once). The search improves {', '.join(space.base.search.objectives)}."
     )
@@ -108,14 +108,14 @@ def ensemble(kept: SweepRecord, scored: ScoredEnsemble, pages: Mapping[int, str 
         f"The test set was read {reads}."
     )
     return "\n\n".join(
-        [what, score, formatting.listing(members), _use(model), _export(kept.command("export"))]
+        [what, score, formatting.bullets(members), _use(model), _export(kept.command("export"))]
     )
 
 
 def model(dataset: Dataset) -> str:
     """Of a data set's registered model: what its versions are, take and give."""
     channels, height, width = dataset.image_shape
-    classes = [formatting.plain(name) for name in dataset.classes]
+    classes = [formatting.escape(name) for name in dataset.classes]
     more = f" and {len(classes) - _CLASSES} more" if len(classes) > _CLASSES else ""
     takes = (
         f"- Takes `images`: uint8, 0 to 255, {'grey' if channels == 1 else 'RGB'}, "
@@ -125,7 +125,7 @@ def model(dataset: Dataset) -> str:
     )
     return "\n\n".join(
         [
-            f"**Ensembles of convolutional networks for {formatting.plain(dataset.name)}.** Each version "
+            f"**Ensembles of convolutional networks for {formatting.escape(dataset.name)}.** Each version "
             "is that of a sweep: the weighted mean of its networks' logits.",
             takes,
             "`champion` is the version with the least validation loss on the data set as it is now: "
@@ -148,7 +148,7 @@ def version(kept: SweepRecord, dataset: Dataset, scored: ScoredEnsemble) -> str:
 def experiment(dataset: Dataset, links: Mapping[str, str]) -> str:
     """Of the experiment: what it holds, and the views of it that are worth looking at."""
     pages = " · ".join(formatting.link(what, link) for what, link in links.items())
-    return f"Convene's sweeps over convolutional networks for {formatting.plain(dataset.name)}. {pages}"
+    return f"Convene's sweeps over convolutional networks for {formatting.escape(dataset.name)}. {pages}"
 
 
 def model_name(dataset: Dataset) -> str:
@@ -160,7 +160,7 @@ def _state(view: TrialView) -> str:
     after = f" after {len(view.epochs)} epoch{'s' * (len(view.epochs) != 1)}"
     told = {"RUNNING": "is being trained", "COMPLETE": f"COMPLETE{after}", "PRUNED": f"stopped early{after}"}
     state = told.get(view.state, f"failed{after}")
-    return f"{state}: {formatting.plain(view.reason)}" if view.reason else state
+    return f"{state}: {formatting.escape(view.reason)}" if view.reason else state
 
 
 def _validated(last: Epoch) -> str:
@@ -176,8 +176,8 @@ def _score(scored: ScoredEnsemble) -> str:
     best = scored.best_single
     return (
         f"**{formatting.percent(scored.test_accuracy)}** of the test images right (95 % interval "
-        f"{_interval(scored.test_interval)}); the best single network, trial {best.trial}, "
-        f"{formatting.percent(best.test_accuracy)} ({_interval(best.test_interval)})."
+        f"{formatting.interval(scored.test_interval)}); the best single network, trial {best.trial}, "
+        f"{formatting.percent(best.test_accuracy)} ({formatting.interval(best.test_interval)})."
     )
 
 
@@ -189,11 +189,6 @@ def _result(outcome: Outcome) -> str:
         f"{outcome.trials} trials: {states['COMPLETE']} complete, {states['PRUNED']} stopped early, "
         f"{states['FAIL']} failed. Test set read {reads} time{'s' * (reads > 1)}{again}."
     )
-
-
-def _interval(bounds: tuple[float, float]) -> str:
-    low, high = map(formatting.percent, bounds)
-    return f"{low.removesuffix(' %')} to {high}"
 
 
 def _places(outcome: Outcome) -> str:
@@ -228,7 +223,7 @@ def _commands(commands: Mapping[str, str]) -> list[str]:
 
 def _part(title: str, items: list[tuple[str, str]]) -> list[str]:
     """A list under its title; nothing where there are no items."""
-    return [f"{title}:", formatting.listing(items)] if items else []
+    return [f"{title}:", formatting.bullets(items)] if items else []
 
 
 def _among(given: Mapping[str, Any]) -> str:

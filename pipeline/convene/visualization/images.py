@@ -18,6 +18,8 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from convene.formatting import percent
+
 Pixels = NDArray[np.uint8]  # [channel, height, width]
 Maps = NDArray[np.floating[Any]]  # [map, height, width]
 
@@ -28,6 +30,7 @@ _DIVERGING = colormaps["RdBu_r"].with_extremes(bad=str(_BETWEEN / 255))
 _NAME_LENGTH = 14  # characters of a class's name
 _NUMBERED = 20  # classes whose confusions are written out as numbers
 _NAMED = 40  # classes whose names stand at the confusion matrix
+_SURE = 100  # images that the digits of a probability stand for
 _BARS = 10  # classes whose probabilities are drawn
 _DOTS = 150  # per inch
 _CHARACTERS = 11  # of a title, per inch
@@ -195,13 +198,6 @@ def montage(maps: Maps) -> NDArray[np.float64]:
     return grid
 
 
-def percent(share: float) -> str:
-    """A probability in percent, never rounded to a certainty that it is not."""
-    if 0 < share < 0.001 or 0.999 < share < 1:
-        return "<0.1 %" if share < 0.5 else ">99.9 %"
-    return f"{share:.1%}".replace("%", " %")
-
-
 def _title(figure: Figure, text: str) -> None:
     """On as many lines as its width asks for."""
     across = int(figure.get_figwidth() * _CHARACTERS)
@@ -231,7 +227,7 @@ def _show_predicted(axes: Axes, one: Predicted, classes: Sequence[str]) -> None:
     truth = "" if one.truth is None else f"truth: {_short(classes[one.truth])}\n"
     color = "black" if one.truth in (None, one.best) else _VERMILION
     axes.set_title(f"{truth}predicted: {_short(classes[one.best])}", color=color)
-    below = f"{percent(one.probabilities[one.best])}, {_short(one.name, 24)}"
+    below = f"{percent(one.probabilities[one.best], _SURE)}, {_short(one.name, 24)}"
     axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", color="0.4", fontsize=7)
 
 

@@ -1,6 +1,5 @@
 """Whose picture is drawn: a sweep's ensemble or one of its trials, with what they say of the images."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -13,6 +12,7 @@ from convene.ensemble import diagnostics, ensemble
 from convene.ensemble.ensemble import AveragedLogits
 from convene.ensemble.selection import Member, Selection, average
 from convene.errors import InputError
+from convene.formatting import ranges
 from convene.records import open_sweep
 from convene.records.sweep_record import SweepRecord
 from convene.training import checkpoint
@@ -94,17 +94,6 @@ def of_ensemble(kept: SweepRecord, dataset: Dataset) -> Subject:
 def best_single(kept: SweepRecord, dataset: Dataset) -> Subject:
     """The first of the ensemble's members, which are in the order of their ranks."""
     return of_trial(kept, dataset, of_ensemble(kept, dataset).members[0].trial)
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Ascending whole numbers in few words: "0 to 7, 9"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1] = [runs[-1][0], number]
-        else:
-            runs.append([number])
-    return ", ".join(" to ".join(map(str, run)) for run in runs)
 
 
 def _trials(kept: SweepRecord) -> list[int]:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from convene.datasets import Dataset, iterate_images
 from convene.ensemble import diagnostics
 from convene.errors import InputError
+from convene.formatting import ranges
 from convene.visualization import images
 from convene.visualization.images import Pixels, Predicted
-from convene.visualization.model_view import Probabilities, Subject, ranges
+from convene.visualization.model_view import Probabilities, Subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

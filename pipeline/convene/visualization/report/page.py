@@ -11,10 +11,11 @@ import numpy as np
 
 from convene.ensemble.diagnostics import calibration, confusion, disagreement
 from convene.ensemble.test_predictions import Evidence
+from convene.formatting import duration, percent, plural, short
 from convene.training.metrics import accuracy, accuracy_interval
 from convene.visualization import figures
 from convene.visualization.figures import Candidate, Course, Figure, Score, Weighed
-from convene.visualization.report import text, thumbnails, wording
+from convene.visualization.report import text, thumbnails
 from convene.visualization.report.findings import Findings, Trial
 
 _CLASSES = 20  # of a confusion matrix; of more, those with the most errors
@@ -41,11 +42,12 @@ def render(findings: Findings) -> str:
         loader=PackageLoader("convene.visualization.report", "template"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_keep_units,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": wording.percent, "short": wording.short, "duration": wording.duration}
-    environment.globals |= {"plural": wording.plural, "words": figures.words}
+    environment.filters |= {"percent": percent, "short": short, "duration": duration}
+    environment.globals |= {"plural": plural, "words": figures.words}
     drawn = _figures(findings)
     return environment.get_template("report.html").render(
         found=findings,
@@ -61,6 +63,11 @@ def render(findings: Findings) -> str:
         test=_test(findings),
         plotly=_plotly(),
     )
+
+
+def _keep_units(value: Any) -> Any:
+    """Return text in which no line ends between a number and its percent sign; markup as it is."""
+    return value.replace(" %", "\u00a0%") if type(value) is str else value
 
 
 def _contents(findings: Findings, drawn: Mapping[str, Figure]) -> list[tuple[str, str]]:

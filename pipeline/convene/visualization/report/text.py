@@ -8,9 +8,9 @@ import numpy as np
 from convene.ensemble.diagnostics import CalibrationBin, duel, expected_calibration_error
 from convene.ensemble.selection import Ensembled
 from convene.ensemble.test_predictions import Evidence
+from convene.formatting import interval, percent, plural, series, significant
 from convene.visualization.figures import Candidate, Figure, simplest, words
 from convene.visualization.report.findings import Findings, Trial
-from convene.visualization.report.wording import NO_BREAK, interval, listing, percent, plural, significant
 
 # What a p-value up to the number is called.
 _CHANCE = (
@@ -48,7 +48,7 @@ def answer(findings: Findings) -> list[str]:
     scores = (
         f"The ensemble of {plural(len(findings.members), 'network')} is right on "
         f"{percent(ensemble['test_accuracy'], count)} of the test images "
-        f"(95{NO_BREAK}% interval {interval(ensemble['test_interval'], count)}); the best single network, "
+        f"(95 % interval {interval(ensemble['test_interval'], count)}); the best single network, "
         f"trial {single['trial']}, on {percent(single['test_accuracy'], count)} "
         f"({interval(single['test_interval'], count)})."
     )
@@ -77,7 +77,7 @@ def _difference(examined: Evidence, single: int) -> str:
     return (
         f"On the same images, the ensemble rights {plural(result.first_only, 'mistake')} of that network "
         f"and adds {result.second_only or 'none'}: {verdict} "
-        f"(exact McNemar test, p{NO_BREAK}={NO_BREAK}{result.chance:.2g})."
+        f"(exact McNemar test, p = {result.chance:.2g})."
     )
 
 
@@ -91,7 +91,7 @@ def sizes(ensembled: Sequence[Ensembled], chosen: Ensembled | None) -> str:
         parts.append(f"the {chosen.size} that were chosen together {significant(chosen.valid_loss)}")
     if not chosen or best.size != chosen.size:
         parts.append(f"the lowest, {significant(best.valid_loss)}, takes {best.size}")
-    sentence = listing(parts)
+    sentence = series(parts)
     return sentence[0].upper() + sentence[1:] + "."
 
 
@@ -105,7 +105,7 @@ def search(findings: Findings) -> str:
     ]
     if states["RUNNING"]:
         parts.append(f"{states['RUNNING']} had not ended")
-    text = listing(parts)
+    text = series(parts)
     sentence = text[0].upper() + text[1:] + "."
     if findings.ranked and (left := findings.ranked[0].record):
         best, value = findings.ranked[0].number, getattr(left.last, findings.objective)
@@ -130,7 +130,7 @@ def importance(figure: Figure) -> str:
     """The first of the importances."""
     bars = zip(figure.data[0]["y"], figure.data[0]["x"], strict=True)
     told = [
-        f"on {words(name)} ({100 * share:.0f}{NO_BREAK}%)"
+        f"on {words(name)} ({100 * share:.0f} %)"
         for place, (name, share) in enumerate(bars)
         if place == 0 or share >= _TELLING
     ]
@@ -139,10 +139,10 @@ def importance(figure: Figure) -> str:
 
 def front(findings: Findings) -> str:
     """Which trials are left where there are several objectives."""
-    objectives = listing([words(objective) for objective in findings.space.base.search.objectives])
+    objectives = series([words(objective) for objective in findings.space.base.search.objectives])
     numbers = sorted(findings.front)
     more = [f"{len(numbers) - _FRONT} more"] if len(numbers) > _FRONT else []
-    which = listing([str(number) for number in numbers[:_FRONT]] + more)
+    which = series([str(number) for number in numbers[:_FRONT]] + more)
     trials = "trial" if len(numbers) == 1 else "trials"
     return f"The search improved {objectives}. No trial beats {trials} {which} in all of these."
 
@@ -172,7 +172,7 @@ def confusions(counts: np.ndarray, classes: Sequence[str]) -> str:
     told = [
         f"{classes[truth]} for {classes[said]} ({_times(int(errors[truth, said]))})" for truth, said in pairs
     ]
-    return ("Most often it takes " if errors.max() > 1 else "It takes ") + listing(told) + "."
+    return ("Most often it takes " if errors.max() > 1 else "It takes ") + series(told) + "."
 
 
 def calibration(bins: Sequence[CalibrationBin]) -> str:
@@ -186,7 +186,7 @@ def calibration(bins: Sequence[CalibrationBin]) -> str:
     else:
         tendency = f"it is {'less' if sure < right else 'more'} sure than it should be"
     return (
-        f"Its confidence is {100 * sure:.1f}{NO_BREAK}% on average, and it is right on "
+        f"Its confidence is {100 * sure:.1f} % on average, and it is right on "
         f"{percent(right, total)}: {tendency}. The expected calibration error is {100 * error:.2g} points."
     )
 
