@@ -2,7 +2,7 @@
 
 import pytest
 
-from convene.redaction import scrubbed, shown
+from convene.redaction import redact, redact_url
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ from convene.redaction import scrubbed, shown
     ],
 )
 def test_what_is_shown_of_an_address_is_no_secret(url: str, expected: str) -> None:
-    assert shown(url) == expected
+    assert redact_url(url) == expected
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_what_is_shown_of_an_address_is_no_secret(url: str, expected: str) -> No
     ],
 )
 def test_secrets_of_the_environment_are_taken_out(name: str, value: str, text: str, expected: str) -> None:
-    assert scrubbed(text, {name: value}) == expected
+    assert redact(text, {name: value}) == expected

@@ -24,14 +24,14 @@ ADDRESSES = ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE")
 """Variables that hold an address, which may have a password in it."""
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """An address as it may be shown and recorded: without its user, its password and other secrets."""
     place, mark, query = _without_login(url).partition("?")
     kept = [part for part in query.split("&") if not _SECRET.search(part.partition("=")[0])]
     return place + (mark if query and kept else "") + "&".join(kept)
 
 
-def scrubbed(text: str, environment: Mapping[str, str] | None = None) -> str:
+def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     """The text without the logins of addresses, and with `***` for every secret of the environment.
 
     Libraries put both into their messages.

@@ -22,12 +22,12 @@ class StorageError(ConveneError, OSError):
     """An object store does not take or give a file: it is away, or refuses."""
 
 
-def is_out_of_service(error: OSError) -> bool:
+def is_storage_failure(error: OSError) -> bool:
     """Whether the storage is full or away: what was at work can go on when there is room, or it is back."""
     return isinstance(error, StorageError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def whole(root: str) -> str:
+def normalize_root(root: str) -> str:
     """A storage root as it is known everywhere: `s3://BUCKET/PREFIX`, or the absolute path of a folder.
 
     Raises:
@@ -61,7 +61,7 @@ class Storage:
     """
 
     def __init__(self, root: str) -> None:
-        self.root, self.is_local = whole(root), "://" not in root
+        self.root, self.is_local = normalize_root(root), "://" not in root
         if self.is_local:
             self._files = fs.SubTreeFileSystem(self.root, fs.LocalFileSystem())
             return
@@ -78,7 +78,7 @@ class Storage:
     def __reduce__(self) -> tuple[type["Storage"], tuple[str]]:
         return Storage, (self.root,)
 
-    def at(self, path: str) -> str:
+    def uri(self, path: str) -> str:
         """Where a file or folder is, to be told to a person."""
         return f"{self.root}/{path}"
 
@@ -88,7 +88,7 @@ class Storage:
         return Path(self.root, path)
 
     @contextmanager
-    def at_hand(self, path: str) -> Iterator[Path]:
+    def local_copy(self, path: str) -> Iterator[Path]:
         """A file or folder for libraries that open files themselves; of an object store it is a copy.
 
         Raises:
@@ -106,7 +106,7 @@ class Storage:
             yield copy
 
     @contextmanager
-    def filling(self, path: str, last: str) -> Iterator[Path]:
+    def staging(self, path: str, last: str) -> Iterator[Path]:
         """A folder on this machine to write files into, which are then those of the folder at `path`.
 
         Of an object store the files are taken over when the context is left without an error: the one called

@@ -132,7 +132,7 @@ def _stand_in(
         samples.append(_sample(clock.trials, 0, clock, process, children))
         figures["called"] = {name: len(calls) for name, calls in clock.calls.items()}
         figures["backlog"], begin = len(tracker._pending), time.monotonic()
-        tracker.settle()
+        tracker.flush()
         figures["settled"] = time.monotonic() - begin
         begin, cpu = time.monotonic(), time.process_time()
         outcome = finish(opened, tracker, started)

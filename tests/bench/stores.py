@@ -6,7 +6,7 @@ from pathlib import Path
 
 from convene.config.search_space import override
 from convene.search.study import Study
-from convene.search.study_storage import Place
+from convene.search.study_storage import StudyStorage
 from convene.storage import Storage
 from convene.tracking.sweep_runs import SweepRuns, TrackingPlace, TrialView
 from convene.training.metrics import Epoch
@@ -22,15 +22,15 @@ def run() -> None:
 
     os.environ.update({"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "CRITICAL"})
     with tempfile.TemporaryDirectory() as folder:
-        _study("journal in a file", Place(Storage(f"{folder}/study.journal")))
+        _study("journal in a file", StudyStorage(Storage(f"{folder}/study.journal")))
         _tracking("SQLite", Path(folder, "a"), f"sqlite:///{folder}/mlflow.db", Path(folder).as_uri())
         with postgres() as database:
-            _study("PostgreSQL", Place(url=database))
+            _study("PostgreSQL", StudyStorage(url=database))
         with postgres() as database, mlflow_server(database, f"{folder}/artifacts", {}) as server:
             _tracking("MLflow's server on PostgreSQL", Path(folder, "b"), server, None)
 
 
-def _study(what: str, place: Place) -> None:
+def _study(what: str, place: StudyStorage) -> None:
     space = override(sleeper.space(TRIALS, 1, EPOCHS, 1.0), {"search.sampler": "random"})
     study = Study(space, lambda configuration: None, place)
 
@@ -46,7 +46,7 @@ def _study(what: str, place: Place) -> None:
 
 def _tracking(what: str, folder: Path, uri: str, artifacts: str | None) -> None:
     sweep = record_sweep(folder, 1)
-    about, config = sweep.kept.about, sweep.space.base
+    about, config = sweep.record.about, sweep.space.base
     runs = SweepRuns(TrackingPlace(uri, artifacts), about, sweep.dataset, config, fresh=True)
     runs.show_sweep()
     settings = sweep.space.settings({}, 0)

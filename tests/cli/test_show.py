@@ -21,13 +21,13 @@ from convene.records import listing
 from convene.records.open_sweep import open_sweep, recorded_data
 from convene.records.sweep_record import JOURNAL, SweepRecord
 from convene.search.study import Study
-from convene.search.study_storage import Place
+from convene.search.study_storage import StudyStorage
 from convene.storage import Storage
 from convene.sweep import run
 from convene.training import checkpoint
 from convene.visualization import model_view, views
 from convene.visualization.model_view import Subject
-from convene.visualization.views import Wish
+from convene.visualization.views import ViewOptions
 from tests.conftest import Ended, Swept
 
 Command = Callable[..., Ended]
@@ -52,14 +52,14 @@ def convene(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.fixture(scope="module")
-def kept(swept: Swept) -> SweepRecord:
+def record(swept: Swept) -> SweepRecord:
     return SweepRecord.open(Storage(str(swept.storage)), "small")
 
 
 @pytest.fixture(scope="module")
-def chosen(kept: SweepRecord) -> Subject:
+def chosen(record: SweepRecord) -> Subject:
     """The ensemble. For what is of one network, that of its first member."""
-    return model_view.of_ensemble(kept, recorded_data(kept))
+    return model_view.of_ensemble(record, recorded_data(record))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_each_kind_of_picture_is_written(
 @pytest.mark.parametrize("what", ["errors", "confusion", "predict", "filters"])
 def test_the_numbers_of_a_picture_fit_80_columns(chosen: Subject, what: str) -> None:
     out = Console(width=80, file=io.StringIO())
-    numbers = views.KINDS[what](chosen, Wish()).numbers
+    numbers = views.KINDS[what](chosen, ViewOptions()).numbers
     for part in terminal.exhibit(what, numbers, out):
         out.print(part)
     assert isinstance(out.file, io.StringIO)
@@ -160,18 +160,18 @@ def test_pictures_are_among_the_artifacts_of_the_runs_that_they_show(
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_errors_and_confusions_are_those_of_the_stored_logits(chosen: Subject, alone: bool) -> None:
-    kept, data = chosen.kept, chosen.dataset
+    record, data = chosen.record, chosen.dataset
     trials = [member.trial for member in chosen.members]
     if alone:
         trials = trials[-1:]
-        chosen = model_view.of_trial(kept, data, trials[0])
+        chosen = model_view.of_trial(record, data, trials[0])
     labels = data.valid.labels
-    found = np.mean([checkpoint.load_logits(kept.files, t) for t in trials], axis=0).argmax(axis=1)
-    confusion = np.array(views.confusion(chosen, Wish()).numbers["confusion"])
+    found = np.mean([checkpoint.load_logits(record.files, t) for t in trials], axis=0).argmax(axis=1)
+    confusion = np.array(views.confusion(chosen, ViewOptions()).numbers["confusion"])
     assert confusion.sum() == len(labels)
     for truth, predicted in np.ndindex(10, 10):
         assert confusion[truth, predicted] == np.sum((labels == truth) & (found == predicted))
-    errors = views.errors(chosen, Wish()).numbers
+    errors = views.errors(chosen, ViewOptions()).numbers
     assert errors["errors"] == np.sum(labels != found)
     for row in errors["shown"]:
         index = int(row["image"].split()[-1])
@@ -183,7 +183,7 @@ def test_errors_and_confusions_are_those_of_the_stored_logits(chosen: Subject, a
 def test_a_file_is_predicted_as_the_same_image_by_its_index(chosen: Subject, tmp_path: Path) -> None:
     seventh = chosen.dataset.valid.pixels[7, 0]
     Image.fromarray(seventh).save(tmp_path / "seven.png")
-    wish = Wish(images=("7", str(tmp_path / "seven.png")))
+    wish = ViewOptions(images=("7", str(tmp_path / "seven.png")))
     by_index, by_file = views.predict(chosen, wish).numbers["predictions"]
     assert by_index["probabilities"] == by_file["probabilities"]
     assert (by_index["truth"], by_file["truth"]) == (str(chosen.dataset.valid.labels[7]), None)
@@ -195,15 +195,15 @@ def test_samples_are_of_classes_that_validation_has(chosen: Subject) -> None:
     dataset = chosen.dataset
     there = dataset.valid.take(np.flatnonzero(dataset.valid.labels < 2))
     many = tuple(f"class {number}" for number in range(100))
-    shown = views.samples(replace(dataset, valid=there, classes=many), Wish()).numbers["images"]
+    shown = views.samples(replace(dataset, valid=there, classes=many), ViewOptions()).numbers["images"]
     assert set(shown) == {"class 0", "class 1"}
 
 
 def test_images_are_drawn_by_their_seed(chosen: Subject) -> None:
-    drawn = [views.predict(chosen, Wish(seed=seed)).numbers["predictions"] for seed in (1, 1, 2)]
+    drawn = [views.predict(chosen, ViewOptions(seed=seed)).numbers["predictions"] for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len({row["image"] for row in drawn[0]}) == 6
-    samples = [views.samples(chosen.dataset, Wish(seed=seed)).numbers["images"] for seed in (1, 1, 2)]
+    samples = [views.samples(chosen.dataset, ViewOptions(seed=seed)).numbers["images"] for seed in (1, 1, 2)]
     assert samples[0] == samples[1] != samples[2]
     for name, indices in samples[0].items():
         assert {str(chosen.dataset.valid.labels[index]) for index in indices} == {name}
@@ -213,13 +213,13 @@ def test_filters_and_feature_maps_are_the_networks_own(chosen: Subject) -> None:
     data = chosen.dataset
     network = chosen.network()
     second = network.blocks[1][0].weight.detach().numpy()
-    exhibit = views.filters(chosen, Wish(layer=2, channel=3))
+    exhibit = views.filters(chosen, ViewOptions(layer=2, channel=3))
     [figure] = exhibit.figures.values()
     drawn = figure.axes[0].images[0].get_array()
     assert set(np.unique(drawn.compressed())) == set(np.unique(second[:, 3].astype(np.float64)))
     assert exhibit.numbers["layers"][0]["largest_weight"] == pytest.approx(np.abs(second[:, 3]).max())
 
-    exhibit = views.features(chosen, Wish(images=("5",)))
+    exhibit = views.features(chosen, ViewOptions(images=("5",)))
     sizes = [(row["before"], row["after"]) for row in exhibit.numbers["layers"]]
     assert sizes == [([8, 8], [4, 4]), ([4, 4], [2, 2])]
     last = exhibit.figures["features-layer-2"].axes[2].images[0].get_array()
@@ -285,7 +285,7 @@ def test_a_sweep_that_is_enlarged_and_cut_off_goes_on_with_resume(
 ) -> None:
     storage = copied(swept, tmp_path)
     sweep = open_sweep("small", storage, more=4)
-    with pytest.raises(Interrupted, match="convene resume small"), run._resumable(sweep.kept):
+    with pytest.raises(Interrupted, match="convene resume small"), run._resumable(sweep.record):
         run._enlarge(sweep)
         raise KeyboardInterrupt
     shown = convene("show", "small", "--storage", storage).out
@@ -303,9 +303,11 @@ def never_trained(swept: Swept, folder: Path, *reasons: str) -> Path:
     """The sweep as if all its trials had failed before an epoch was over."""
     storage = copied(swept, folder, "result.json", "trials.parquet", "study.journal")
     shutil.rmtree(storage / "sweeps/small/trials")
-    kept = SweepRecord.open(Storage(str(storage)), "small")
+    record = SweepRecord.open(Storage(str(storage)), "small")
     if reasons:
-        study = Study(kept.space, lambda configuration: None, Place(journal=kept.files / JOURNAL), "small")
+        study = Study(
+            record.space, lambda configuration: None, StudyStorage(journal=record.files / JOURNAL), "small"
+        )
         for reason in reasons:
             study.tell(study.ask()[0], "FAIL", reason=reason)
     return storage

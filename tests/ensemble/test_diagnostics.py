@@ -15,9 +15,9 @@ from convene.ensemble.diagnostics import (
     calibration,
     confusion,
     disagreement,
-    dissent,
-    duel,
     expected_calibration_error,
+    mcnemar_test,
+    minority_votes,
 )
 from convene.training.metrics import accuracy
 
@@ -83,9 +83,9 @@ def test_a_duel_counts_what_one_alone_gets_right(
     logits = [
         np.array([[1.0, 0.0] if letter == "r" else [0.0, 1.0] for letter in who]) for who in (first, second)
     ]
-    result = duel(*logits, labels)
+    result = mcnemar_test(*logits, labels)
     assert (result.first_only, result.second_only) == expected
-    assert result.chance == pytest.approx(chance)
+    assert result.p_value == pytest.approx(chance)
 
 
 def votes(*members: str) -> NDArray[np.float64]:
@@ -95,6 +95,6 @@ def votes(*members: str) -> NDArray[np.float64]:
 
 def test_dissent_and_disagreement_by_hand() -> None:
     logits = votes("0120", "0121", "0112")
-    assert dissent(logits).tolist() == [0, 0, 1, 2]
+    assert minority_votes(logits).tolist() == [0, 0, 1, 2]
     assert disagreement(logits).tolist() == [[0, 0.25, 0.5], [0.25, 0, 0.5], [0.5, 0.5, 0]]
-    assert dissent(votes("012")).tolist() == [0, 0, 0]
+    assert minority_votes(votes("012")).tolist() == [0, 0, 0]

@@ -143,7 +143,7 @@ def test_no_ensemble_is_made_of_what_happens_to_be_kept(tmp_path: Path) -> None:
     complete = [number for number, _ in sweep.study.ranked()]
     assert len(complete) > 26
     for worst in complete[-6:]:  # the most accurate, say, and kept for that
-        (sweep.kept.files / folder(worst)).write("weights.safetensors", b"")
+        (sweep.record.files / folder(worst)).write("weights.safetensors", b"")
     larger = replace(sweep, space=override(sweep.space, {"ensemble.size": 25}))
     with pytest.raises(InputError, match=r"ensemble\.size = 25: only the 20 best networks were kept"):
         finish(larger, None, 0.0)  # type: ignore[arg-type]  # it comes to no tracker

@@ -90,7 +90,7 @@ def test_a_node_is_killed_and_every_epoch_is_there_once(site: Site, tmp_path: Pa
     said, _ = job.communicate(timeout=400)
     assert job.returncode == 0, said
 
-    with files.at_hand("trials.parquet") as file:
+    with files.local_copy("trials.parquet") as file:
         table = pd.read_parquet(file)
     assert sorted(table.trial) == list(range(8))
     assert set(table.state) == {"COMPLETE"} and set(table.epochs) == {15}

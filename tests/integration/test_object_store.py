@@ -22,7 +22,7 @@ from convene.errors import InputError
 from convene.records import lock
 from convene.search.object_journal import ObjectJournal
 from convene.search.study import Study
-from convene.search.study_storage import Place
+from convene.search.study_storage import StudyStorage
 from convene.storage import Storage, StorageError
 from tests.conftest import CLEAN, SMALL_SPACE, convene
 from tests.support.servers import ObjectStore, mlflow_server, object_store
@@ -77,24 +77,24 @@ def test_a_folder_of_a_bucket_is_filled_and_at_hand(storage: Storage) -> None:
         {"model.onnx": b"1", "model.onnx.data": b"22", "manifest.json": b"{}"},
         {"model.onnx": b"3", "manifest.json": b"[]"},
     ):
-        with storage.filling("exports/ensemble", last="manifest.json") as folder:
+        with storage.staging("exports/ensemble", last="manifest.json") as folder:
             folder.mkdir(parents=True, exist_ok=True)
             for file in folder.iterdir():  # of a folder the older files are there to be replaced
                 file.unlink()
             for name, data in content.items():
                 (folder / name).write_bytes(data)
         assert storage.names("exports/ensemble") == sorted(content)
-        with storage.at_hand("exports/ensemble") as folder:
+        with storage.local_copy("exports/ensemble") as folder:
             assert {file.name: file.read_bytes() for file in folder.iterdir()} == content
             assert folder.name == "ensemble"
-        with storage.at_hand("exports/ensemble/model.onnx") as file:
+        with storage.local_copy("exports/ensemble/model.onnx") as file:
             assert (file.name, file.read_bytes()) == ("model.onnx", content["model.onnx"])
 
 
 def test_what_fails_while_a_folder_is_filled_leaves_the_one_that_was_there(store: ObjectStore) -> None:
     storage = Storage(f"s3://{store.bucket()}/root")
     storage.write("exports/ensemble/manifest.json", b"old")
-    with pytest.raises(ZeroDivisionError), storage.filling("exports/ensemble", "manifest.json") as folder:
+    with pytest.raises(ZeroDivisionError), storage.staging("exports/ensemble", "manifest.json") as folder:
         folder.mkdir()
         (folder / "manifest.json").write_bytes(b"new")
         raise ZeroDivisionError
@@ -145,8 +145,8 @@ def test_a_study_in_a_bucket_is_the_one_in_a_file(store: ObjectStore, tmp_path: 
         return None
 
     places = [
-        Place(Storage(f"s3://{store.bucket()}/sweeps/a/study.journal")),
-        Place(Storage(str(tmp_path / "study.journal"))),
+        StudyStorage(Storage(f"s3://{store.bucket()}/sweeps/a/study.journal")),
+        StudyStorage(Storage(str(tmp_path / "study.journal"))),
     ]
     asked = []
     for place in places:
@@ -278,9 +278,9 @@ def test_a_sweep_in_a_bucket_is_killed_finished_exported_and_predicts(
             assert ended.code == 0, ended.err
     assert not (tmp_path / "mlruns").exists()
     assert files.exists("report.html")
-    with files.at_hand("trials.parquet") as file:
+    with files.local_copy("trials.parquet") as file:
         assert sorted(pd.read_parquet(file).trial) == list(range(8))
-    with files.at_hand("pictures") as folder:
+    with files.local_copy("pictures") as folder:
         pictures = sorted(folder.iterdir())
         predicted = convene("predict", tmp_path / "out", pictures[0], "--json")
     assert predicted.code == 0, predicted.err

@@ -18,7 +18,7 @@ from convene.config.search_space import SearchSpace, override, parse
 from convene.search.object_journal import ObjectJournal
 from convene.search.sampler import any_admissible
 from convene.search.study import StudiedTrial, Study, known_trials
-from convene.search.study_storage import Place
+from convene.search.study_storage import StudyStorage
 from convene.storage import Storage
 from convene.training import shapes
 
@@ -47,12 +47,12 @@ learning_rate = { low = 1e-4, high = 1e-1, log = true }
 """)
 
 
-def at(journal: Path) -> Place:
-    return Place(Storage(str(journal)))
+def at(journal: Path) -> StudyStorage:
+    return StudyStorage(Storage(str(journal)))
 
 
 def misfit(configuration: Configuration) -> str | None:
-    return shapes.misfit(configuration.network, (1, 8, 8))
+    return shapes.shape_error(configuration.network, (1, 8, 8))
 
 
 def fits(configuration: Configuration) -> None:
@@ -615,7 +615,7 @@ def test_nothing_is_known_where_a_fixed_value_is_another(tmp_path: Path) -> None
 
 
 def test_a_study_in_a_database_is_the_same_study(tmp_path: Path) -> None:
-    place = Place(url=f"sqlite:///{tmp_path}/study.db")
+    place = StudyStorage(url=f"sqlite:///{tmp_path}/study.db")
     tell_one_of_each(Study(DEEP, misfit, place))
     again = Study(DEEP, misfit, place)
     assert [trial.state for trial in again.trials()] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]

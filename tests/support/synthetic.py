@@ -12,7 +12,7 @@ from convene.ensemble import test_predictions
 from convene.ensemble.selection import top_k
 from convene.records import sweep_record
 from convene.records.open_sweep import OpenSweep
-from convene.records.sweep_record import About, Outcome, SweepRecord
+from convene.records.sweep_record import Outcome, SweepMetadata, SweepRecord
 from convene.search.study import Study
 from convene.storage import Storage
 from convene.training import checkpoint
@@ -45,7 +45,7 @@ def record_sweep(root: Path, trials: int, seed: int = 0) -> OpenSweep:
     space = search_space.build(SPACE | {"search": SPACE["search"] | {"trials": trials}})
     dataset = datasets.load(space.base.data)
     random = np.random.default_rng(seed)
-    about = About(
+    about = SweepMetadata(
         name="synthetic",
         id="0" * 32,
         created=sweep_record.now(),
@@ -56,7 +56,7 @@ def record_sweep(root: Path, trials: int, seed: int = 0) -> OpenSweep:
         test_sha256=dataset.test.sha256,
         versions={"python": "3", "convene": "0"},
     )
-    kept = SweepRecord.create(Storage(str(root)), about.name, space, about)
+    record = SweepRecord.create(Storage(str(root)), about.name, space, about)
     study = Study(space, lambda configuration: None)
     losses = {}
     for _ in range(trials):
@@ -70,12 +70,12 @@ def record_sweep(root: Path, trials: int, seed: int = 0) -> OpenSweep:
         reason = {"PRUNED": "not among the best at epoch 7", "FAIL": "loss is nan in epoch 1"}.get(fate)
         study.tell(number, fate, [curve[-1]] if fate == "COMPLETE" else None, reason)
         if curve:
-            _write_trial(kept, number, configuration, curve, fate == "COMPLETE", random)
+            _write_trial(record, number, configuration, curve, fate == "COMPLETE", random)
         if fate == "COMPLETE":
             losses[number] = curve[-1]
     best = sorted(losses, key=lambda number: losses[number])[:KEPT]
-    _write_result(kept, dataset, study, best, random)
-    return OpenSweep(kept, space, dataset, study)
+    _write_result(record, dataset, study, best, random)
+    return OpenSweep(record, space, dataset, study)
 
 
 def _loss(rate: float, dropout: float, random: np.random.Generator) -> float:
@@ -84,20 +84,20 @@ def _loss(rate: float, dropout: float, random: np.random.Generator) -> float:
     return float((0.04 + 0.1 * off) * random.lognormal(0, 0.2))
 
 
-def _write_trial(kept, number, configuration, curve, complete, random) -> None:
+def _write_trial(record, number, configuration, curve, complete, random) -> None:
     epochs = tuple(Epoch(e, value, value, 1 - value / 3, 5000.0) for e, value in enumerate(curve, 1))
     parameters = int(configuration.network.width**2 * configuration.network.depth * 40)
     latency = parameters / 2e4 * random.uniform(0.9, 1.1) if complete else None
     row = asdict(TrialRecord(number, configuration, parameters, len(curve) * 1.5, latency, epochs))
     row["configuration"] = configuration.model_dump(mode="json")
-    kept.files.write(f"{checkpoint.folder(number)}/trial.json", json.dumps(row).encode())
+    record.files.write(f"{checkpoint.folder(number)}/trial.json", json.dumps(row).encode())
 
 
-def _write_result(kept, dataset, study, best, random) -> None:
+def _write_result(record, dataset, study, best, random) -> None:
     """The best trials' logits, the choice among them, and what the test set then showed."""
     valid = {number: _logits(dataset.valid.labels, random) for number in best}
     for number, logits in valid.items():
-        place = kept.files / checkpoint.folder(number)
+        place = record.files / checkpoint.folder(number)
         place.write("weights.safetensors", b"")
         np.save(place.local("valid_logits.npy"), logits)
     selection = top_k(valid, dataset.valid.labels, size=5, rank_by="valid_loss")
@@ -105,8 +105,8 @@ def _write_result(kept, dataset, study, best, random) -> None:
     seen = test_predictions.collect(
         selection.members, {m.trial: _logits(test.labels, random) for m in selection.members}, test
     )
-    test_predictions.save(kept.files, seen)
-    kept.add_test_read(dataset.test.sha256, [member.trial for member in selection.members])
+    test_predictions.save(record.files, seen)
+    record.add_test_read(dataset.test.sha256, [member.trial for member in selection.members])
     members = [
         {
             "trial": member.trial,
@@ -118,9 +118,9 @@ def _write_result(kept, dataset, study, best, random) -> None:
     ]
     first = seen.by_trial[members[0]["trial"]]
     states = [trial.state for trial in study.trials()]
-    kept.write_result(
+    record.write_result(
         Outcome(
-            name=kept.name,
+            name=record.name,
             trials=len(states),
             states={state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
             wall_seconds=3600.0,
@@ -142,7 +142,7 @@ def _write_result(kept, dataset, study, best, random) -> None:
             test_reads=1,
             mlflow={"tracking_uri": "", "experiment": "digits", "run_id": "", "waiting": 0},
             export="",
-            storage=kept.storage.root,
+            storage=record.storage.root,
         )
     )
 

@@ -21,7 +21,7 @@ from convene.config.schema import Configuration, validate
 from convene.config.search_space import SearchSpace
 from convene.datasets import load
 from convene.formatting import byte_size
-from convene.sweep.disk import Room, most_bytes
+from convene.sweep.disk import DiskUsage, disk_bound
 from convene.training import shapes, size
 from convene.training.fit import Fit
 from convene.training.size import largest, network_bytes
@@ -174,19 +174,19 @@ DIGITS = load(Configuration().data)
 )
 def test_more_of_anything_takes_more(more: dict[str, Any]) -> None:
     space = search_space.build({"network": {"width": 4}, "search": {"trials": 50}})
-    assert most_bytes(search_space.override(space, more), DIGITS, 2) > most_bytes(space, DIGITS, 2)
-    assert most_bytes(space, DIGITS, 3) > most_bytes(space, DIGITS, 2)
+    assert disk_bound(search_space.override(space, more), DIGITS, 2) > disk_bound(space, DIGITS, 2)
+    assert disk_bound(space, DIGITS, 3) > disk_bound(space, DIGITS, 2)
 
 
 def test_no_more_networks_are_kept_than_there_are_trials() -> None:
     spaces = [search_space.build({"search": {"trials": 3}, "ensemble": {"keep": keep}}) for keep in (3, 99)]
-    assert most_bytes(spaces[0], DIGITS, 1) == most_bytes(spaces[1], DIGITS, 1)
+    assert disk_bound(spaces[0], DIGITS, 1) == disk_bound(spaces[1], DIGITS, 1)
 
 
 def test_room_is_enough_or_not() -> None:
-    assert str(Room(34_000_000, 120_000_000_000, "/x")) == "at most 34 MB under /x, of 120 GB free"
-    assert Room(5, 5, "/x").is_enough
-    assert not Room(6, 5, "/x").is_enough
+    assert str(DiskUsage(34_000_000, 120_000_000_000, "/x")) == "at most 34 MB under /x, of 120 GB free"
+    assert DiskUsage(5, 5, "/x").is_enough
+    assert not DiskUsage(6, 5, "/x").is_enough
 
 
 # --- A real sweep ----------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def taken(root: Path) -> int:
 def test_a_sweep_never_takes_more_than_was_said(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(SWEEP)
     root = tmp_path / "mlruns"
-    bound = most_bytes(search_space.parse(SWEEP), DIGITS, concurrency=1)
+    bound = disk_bound(search_space.parse(SWEEP), DIGITS, concurrency=1)
     process = subprocess.Popen(
         [sys.executable, "-m", "convene.cli", "sweep", "s.toml", "--json"],
         cwd=tmp_path,

@@ -13,7 +13,7 @@ from convene.config.schema import Configuration
 from convene.config.search_space import parse
 from convene.search.study import Study
 from convene.search.time_budget import TimeBudget
-from convene.storage import Storage, StorageError, is_out_of_service
+from convene.storage import Storage, StorageError, is_storage_failure
 from convene.sweep.observer import Observer
 from convene.training import checkpoint
 from convene.training.metrics import Epoch
@@ -46,8 +46,8 @@ class Sweep:
 
     def observe(self) -> None:
         """Begins to observe, or, as the process of a sweep that goes on does, begins again."""
-        kept: Any = SimpleNamespace(files=self.files)
-        sweep: Any = SimpleNamespace(kept=kept, space=self.space, study=self.study)
+        record: Any = SimpleNamespace(files=self.files)
+        sweep: Any = SimpleNamespace(record=record, space=self.space, study=self.study)
         tracker: Any = SimpleNamespace(show=lambda view: None)
         budget = TimeBudget(0.0, self.space.base, test_images=0)
         self.observer = Observer(sweep, tracker, budget, lambda progress: None)
@@ -226,5 +226,5 @@ def test_a_storage_that_a_worker_finds_full_or_away_ends_the_sweep_and_no_trial(
     sweep.observer.on_trial_complete(0, [], cut_off)
     with pytest.raises(OSError, match="no room") as raised:
         sweep.observer.close()
-    assert type(raised.value) is kind and is_out_of_service(raised.value)
+    assert type(raised.value) is kind and is_storage_failure(raised.value)
     assert [trial.state for trial in sweep.study.trials()] == ["COMPLETE", "RUNNING"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convene.cli.preflight import lines
-from convene.sweep.disk import Room
+from convene.sweep.disk import DiskUsage
 from convene.sweep.forecast import Forecast
 from convene.sweep.preflight import Preflight
 from tests.conftest import convene
@@ -102,7 +102,7 @@ SEEN = Preflight(
     concurrency=4,
     seconds=Forecast(12.34, 1.2345, 100.0, (100.0, 200.0), 1000.0, (30, 40)),
     largest={"parameters": 123456, "seconds": 99.94},
-    disk=Room(34_000_000, 120_000_000_000, "mlruns"),
+    disk=DiskUsage(34_000_000, 120_000_000_000, "mlruns"),
     gpu={"trial": 2_000_000_000, "total": 80_000_000_000, "trials": 40},
     problems=("too little of this", "too much of that"),
 )

@@ -9,7 +9,7 @@ import pytest
 from convene import datasets
 from convene.config import search_space
 from convene.datasets import Dataset
-from convene.records.sweep_record import About, Outcome, SweepRecord
+from convene.records.sweep_record import Outcome, SweepMetadata, SweepRecord
 from convene.records.trials import Standing, TrialView
 from convene.storage import Storage
 from convene.tracking import descriptions, experiment
@@ -27,7 +27,7 @@ def digits() -> Dataset:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> SweepRecord:
+def record(tmp_path: Path) -> SweepRecord:
     return SweepRecord(Storage(str(tmp_path)), "small")
 
 
@@ -107,18 +107,18 @@ def outcome(reads: int = 1) -> Outcome:
     ],
 )
 def test_a_trial(
-    kept: SweepRecord, view: TrialView, standing: Standing | None, says: list[str], omits: list[str]
+    record: SweepRecord, view: TrialView, standing: Standing | None, says: list[str], omits: list[str]
 ) -> None:
-    told = descriptions.trial(kept, SPACE_, view, standing)
+    told = descriptions.trial(record, SPACE_, view, standing)
     assert [part for part in says if part not in told] == []
     assert [part for part in omits if part in told] == []
     assert ("- `network.dense`: `[256, 64]`" in told) == ("network.dense" in view.settings)
-    assert f"`convene replay small --storage {kept.storage.root} 17`" in told
+    assert f"`convene replay small --storage {record.storage.root} 17`" in told
 
 
-def test_a_sweep_tells_where_to_go_and_the_answer_first(kept: SweepRecord, digits: Dataset) -> None:
+def test_a_sweep_tells_where_to_go_and_the_answer_first(record: SweepRecord, digits: Dataset) -> None:
     links = {"Leaderboard": "#/there"}
-    told = descriptions.sweep(kept, SPACE_, digits, outcome(), links).split("\n\n")
+    told = descriptions.sweep(record, SPACE_, digits, outcome(), links).split("\n\n")
     assert told[1] == (
         "The ensemble of 2 networks names **98.75 %** of the test images right "
         "(95 % interval 96.00 to 99.00 %); the best single network, trial 7, 97.00 % (95.00 to 98.00 %). "
@@ -132,39 +132,41 @@ def test_a_sweep_tells_where_to_go_and_the_answer_first(kept: SweepRecord, digit
         "- `network.dense_dropout`: 0 to 0.5; only with `dense` = `[128, [256, 64]]`\n",
         "- `training.learning_rate`: 0.0001 to 0.03, by its logarithm\n",
         "`/there/exports/ensemble`",
-        f"`convene resume small --storage {kept.storage.root}`",
+        f"`convene resume small --storage {record.storage.root}`",
     ):
         assert part in rest, part
 
 
-def test_a_sweep_before_and_after_a_second_opening(kept: SweepRecord, digits: Dataset) -> None:
-    before = descriptions.sweep(kept, SPACE_, digits, None, {})
+def test_a_sweep_before_and_after_a_second_opening(record: SweepRecord, digits: Dataset) -> None:
+    before = descriptions.sweep(record, SPACE_, digits, None, {})
     assert before.startswith(f"Of {SPACE_.base.search.trials} trials the results are told here once")
     assert "exports" not in before
-    again = descriptions.sweep(kept, SPACE_, digits, outcome(reads=2), {})
+    again = descriptions.sweep(record, SPACE_, digits, outcome(reads=2), {})
     assert "Test set read 2 times: these scores are no longer those of a first look." in again
 
 
-def test_an_ensemble(kept: SweepRecord) -> None:
-    told = descriptions.ensemble(kept, outcome().scored, {7: "#/seven", 2: None}, "models:/digits-ensemble/3")
+def test_an_ensemble(record: SweepRecord) -> None:
+    told = descriptions.ensemble(
+        record, outcome().scored, {7: "#/seven", 2: None}, "models:/digits-ensemble/3"
+    )
     assert "- [trial 7](#/seven): weight 0.750, 98.00 % right in validation, 97.00 % in the test\n" in told
     assert "- trial 2: weight 0.250" in told
     assert 'load_model("models:/digits-ensemble/3")' in told
     assert "The test set was read once, for this score." in told
 
 
-def test_a_model_and_its_version(kept: SweepRecord, digits: Dataset) -> None:
+def test_a_model_and_its_version(record: SweepRecord, digits: Dataset) -> None:
     told = descriptions.model(replace(digits, name="my_[digits](x)"))
     assert "for my\\_\\[digits\\](x).**" in told
     assert "grey, `[example, 1, 8, 8]`" in told
     assert "the classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, in this order" in told
-    version = descriptions.version(kept, digits, outcome().scored)
+    version = descriptions.version(record, digits, outcome().scored)
     assert version.startswith("Sweep small, trials 7, 2: **98.75 %**")
     assert digits.fingerprint[:12] in version
 
 
 def test_the_views_of_an_experiment_are_as_its_page_reads_them() -> None:
-    about = About("small", "c0ffee", "2026-11-22T10:00:00+00:00", "digits", 10, 1, "", "", {})
+    about = SweepMetadata("small", "c0ffee", "2026-11-22T10:00:00+00:00", "digits", 10, 1, "", "", {})
     tags = experiment.views(SPACE_, about)
     named = json.loads(tags["mlflow.sharedViewState.convene"])
     assert (named["name"], named["createdAt"]) == ("Sweeps", 1795341600000)

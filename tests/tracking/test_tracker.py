@@ -149,7 +149,7 @@ def test_nothing_is_written_before_the_sweeps_own_run() -> None:
     runs.refuses_sweep = 1
     with Tracker(runs) as tracker:  # type: ignore[arg-type]  # all that it asks of them
         tracker.show(TrialView(0, {}, started=0.0))
-        tracker.settle()  # until it was refused; at the end it is tried again
+        tracker.flush()  # until it was refused; at the end it is tried again
     assert runs.taken == [-1, 0]
     assert tracker.waiting == 0
 

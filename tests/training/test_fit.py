@@ -232,10 +232,10 @@ def test_validation_is_of_the_kept_network_on_plain_images_and_labels(change: di
     data = digits(200)
     fit = Fit(configuration({"dropout": 0.5}, **change), data)
     for row in fit:
-        kept = logits(fit.network, torch.from_numpy(data.valid.pixels))
-        np.testing.assert_array_equal(fit.valid_logits, kept)
-        assert row.valid_loss == metrics.cross_entropy(kept, data.valid.labels)
-        assert row.valid_accuracy == metrics.accuracy(kept, data.valid.labels)
+        record = logits(fit.network, torch.from_numpy(data.valid.pixels))
+        np.testing.assert_array_equal(fit.valid_logits, record)
+        assert row.valid_loss == metrics.cross_entropy(record, data.valid.labels)
+        assert row.valid_accuracy == metrics.accuracy(record, data.valid.labels)
 
 
 def test_label_smoothing_acts_on_training_alone() -> None:

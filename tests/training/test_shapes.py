@@ -12,7 +12,7 @@ from torch.nn import functional
 from convene.config.schema import NetworkConfig
 from convene.training import shapes
 from convene.training.network import ConvNet, parameter_count
-from convene.training.shapes import filters, misfit, output_size
+from convene.training.shapes import filters, output_size, shape_error
 
 sizes = st.integers(1, 12)
 
@@ -85,7 +85,7 @@ def test_a_network_fits_if_and_only_if_its_layers_run(
 ) -> None:
     image = torch.zeros(1, 1, *shape[1:])
     mean, deviation = torch.zeros(1, 1, 1).numpy(), torch.ones(1, 1, 1).numpy()
-    if problem := misfit(config, shape):
+    if problem := shape_error(config, shape):
         with pytest.raises(RuntimeError):
             layers(config, image)
         with pytest.raises(ValueError, match="leaves none") as raised:
@@ -132,7 +132,7 @@ def test_a_network_fits_if_and_only_if_its_layers_run(
 def test_a_misfit_names_the_block_and_the_sizes(
     config: dict[str, Any], shape: tuple[int, int, int], expected: str | None
 ) -> None:
-    problem = misfit(NetworkConfig(**config), shape)
+    problem = shape_error(NetworkConfig(**config), shape)
     assert problem is None if expected is None else problem is not None and problem.startswith(expected)
 
 
@@ -164,7 +164,7 @@ def test_a_misfit_depends_on_no_other_field() -> None:
     }
     assert decisive | set(changed) == set(NetworkConfig.model_fields)
     for depth in (3, 4):
-        assert misfit(NetworkConfig(depth=depth), (1, 8, 8)) == misfit(
+        assert shape_error(NetworkConfig(depth=depth), (1, 8, 8)) == shape_error(
             NetworkConfig(depth=depth, **changed), (1, 8, 8)
         )
 
@@ -176,7 +176,7 @@ def test_a_misfit_depends_on_no_other_field() -> None:
 def test_parameters_are_counted_as_pytorch_has_them(
     config: NetworkConfig, shape: tuple[int, int, int], classes: int
 ) -> None:
-    assume(misfit(config, shape) is None)
+    assume(shape_error(config, shape) is None)
     mean, deviation = torch.zeros(1, 1, 1).numpy(), torch.ones(1, 1, 1).numpy()
     network = ConvNet(config, shape, classes, mean, deviation)
     assert shapes.parameter_count(config, shape, classes) == parameter_count(network)

@@ -11,19 +11,19 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 
 from convene.ensemble.diagnostics import CalibrationBin
-from convene.ensemble.selection import Ensembled
+from convene.ensemble.selection import EnsembleScore
 from convene.visualization import figures
-from convene.visualization.figures import Candidate, Course, Figure, Score, Weighed
+from convene.visualization.figures import Candidate, Figure, LearningCurve, ParetoPoint, Score
 from convene.visualization.figures.figure import evenly, scale
 
 COURSES = [
-    Course(0, "COMPLETE", (0.9, 0.5)),
-    Course(1, "PRUNED", (1.2,)),
-    Course(2, "FAIL", ()),
-    Course(3, "COMPLETE", (0.8, 0.3)),
-    Course(4, "COMPLETE", (0.7, 0.4)),
-    Course(5, "PRUNED", (math.nan,)),
-    Course(6, "RUNNING", ()),
+    LearningCurve(0, "COMPLETE", (0.9, 0.5)),
+    LearningCurve(1, "PRUNED", (1.2,)),
+    LearningCurve(2, "FAIL", ()),
+    LearningCurve(3, "COMPLETE", (0.8, 0.3)),
+    LearningCurve(4, "COMPLETE", (0.7, 0.4)),
+    LearningCurve(5, "PRUNED", (math.nan,)),
+    LearningCurve(6, "RUNNING", ()),
 ]
 CANDIDATES = [
     Candidate(0, 0.90, 1000, 0.5),
@@ -75,7 +75,7 @@ def coloured(value: Any, palette: dict[str, str]) -> Any:
 
 
 def every_figure() -> dict[str, Figure | None]:
-    ensembled = [Ensembled(k, 0.1 / k, 0.9 + 0.01 * k) for k in range(1, 6)]
+    ensembled = [EnsembleScore(k, 0.1 / k, 0.9 + 0.01 * k) for k in range(1, 6)]
     simplest = figures.simplest(CANDIDATES, 1000)
     return {
         "history": figures.history(COURSES, "valid_loss", [3], minimize=True),
@@ -90,7 +90,7 @@ def every_figure() -> dict[str, Figure | None]:
         "parameters": figures.trade_off(CANDIDATES, "parameters", simplest),
         "latency": figures.trade_off(CANDIDATES, "latency_ms", simplest),
         "front": figures.front(
-            [Weighed(1, 2e3, 0.4, True), Weighed(2, 9e5, 0.1, True), Weighed(3, 9e5, 0.3, False)],
+            [ParetoPoint(1, 2e3, 0.4, True), ParetoPoint(2, 9e5, 0.1, True), ParetoPoint(3, 9e5, 0.3, False)],
             "parameters",
             "valid_loss",
         ),
@@ -152,14 +152,18 @@ def test_curves_are_one_trace_a_kind_with_gaps() -> None:
 
 
 def test_curves_of_a_sweep_at_work_are_not_those_of_stopped_trials() -> None:
-    at_work = [Course(0, "RUNNING", (0.9,)), Course(1, "FAIL", (0.8,)), Course(2, "PRUNED", (0.7,))]
+    at_work = [
+        LearningCurve(0, "RUNNING", (0.9,)),
+        LearningCurve(1, "FAIL", (0.8,)),
+        LearningCurve(2, "PRUNED", (0.7,)),
+    ]
     figure = figures.learning_curves(at_work, "valid_loss", [])
     ends = {name: trace(figure, name)["y"] for name in ("still running", "failed", "stopped early")}
     assert ends == {"still running": [0.9, None], "failed": [0.8, None], "stopped early": [0.7, None]}
 
 
 def test_where_none_is_complete_the_members_are_stopped_trials() -> None:
-    figure = figures.history([Course(3, "PRUNED", (0.7,))], "valid_loss", [3], minimize=True)
+    figure = figures.history([LearningCurve(3, "PRUNED", (0.7,))], "valid_loss", [3], minimize=True)
     assert trace(figure, "in the ensemble")["x"] == [3]
 
 
@@ -173,7 +177,7 @@ def test_no_bar_of_confidence_leaves_its_picture(counts: list[int]) -> None:
 
 
 def test_of_many_curves_and_lines_as_many_are_drawn_as_can_be_read() -> None:
-    many = [Course(number, "COMPLETE", (1 + number / 1000,)) for number in range(1000)]
+    many = [LearningCurve(number, "COMPLETE", (1 + number / 1000,)) for number in range(1000)]
     curves = figures.learning_curves(many, "valid_loss", [0, 1])
     assert trace(curves, "complete")["x"].count(None) == 60
     assert trace(curves, "in the ensemble")["x"].count(None) == 2

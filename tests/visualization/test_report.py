@@ -152,14 +152,14 @@ def test_it_has_every_section_and_figure(page: Reader) -> None:
 
 def test_its_configuration_makes_the_sweep_again(sweep: OpenSweep, page: Reader) -> None:
     [shown] = re.findall(r"\[data\]\n.*?\n\n(?=\s*data)", page.text, re.DOTALL)
-    assert tomllib.loads(shown) == tomllib.loads(sweep.kept.files.read("search_space.toml").decode())
+    assert tomllib.loads(shown) == tomllib.loads(sweep.record.files.read("search_space.toml").decode())
 
 
 def test_the_configuration_is_that_of_the_ensemble_that_was_chosen_last(tmp_path: Path) -> None:
     sweep = record_sweep(tmp_path, trials=20)
-    assert sweep.kept.result
+    assert sweep.record.result
     chosen = {"ensemble.size": 3, "ensemble.rank_by": "valid_accuracy"}
-    sweep.kept.write_result(replace(sweep.kept.result, chosen=chosen))
+    sweep.record.write_result(replace(sweep.record.result, chosen=chosen))
     shown = report.gather(sweep).space.base.ensemble
     assert (shown.size, shown.rank_by) == (3, "valid_accuracy")
 
@@ -287,9 +287,9 @@ def test_answers_of_another_ensemble_are_not_shown(sweep: OpenSweep, tmp_path: P
     # As a final stage leaves it that was cut off after the test and before its result.
     other = record_sweep(tmp_path, trials=20, seed=1)
     assert report.gather(other).evidence
-    seen = test_predictions.load(sweep.kept.files)
+    seen = test_predictions.load(sweep.record.files)
     assert seen
-    test_predictions.save(other.kept.files, seen)
+    test_predictions.save(other.record.files, seen)
     gathered = report.gather(other)
     assert gathered.evidence is None
     assert "of the test images right" in report.render(gathered)
@@ -304,4 +304,4 @@ def test_a_page_that_fails_is_told_and_no_more(
     monkeypatch.setattr(report, "render", fails)
     final_stage.leave_report(sweep)
     assert "no ink" in caplog.text and "convene report synthetic" in caplog.text
-    assert not Path(sweep.kept.report).exists()
+    assert not Path(sweep.record.report).exists()

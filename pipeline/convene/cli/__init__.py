@@ -27,7 +27,7 @@ from convene.cli.sweep import sweep
 from convene.cli.sync import sync
 from convene.cli.ui import ui
 from convene.errors import ConveneError
-from convene.redaction import scrubbed
+from convene.redaction import redact
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -86,12 +86,12 @@ class _Discreet(logging.Formatter):
     """Shows no secret that a library put into its message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return scrubbed(super().format(record))
+        return redact(super().format(record))
 
 
 def _report(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
     """What Python does with an error that nobody expected, but for secrets in it."""
-    sys.stderr.write(scrubbed("".join(traceback.format_exception(kind, error, where))))
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, where))))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -108,7 +108,7 @@ def _exit_now(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str | None, exit_code: int, as_json: bool) -> None:
-    message = message and scrubbed(message)
+    message = message and redact(message)
     if as_json:
         print_json({"error": message, "exit_code": exit_code})
     elif message:

@@ -78,11 +78,11 @@ def _ways_on(outcome: "Outcome") -> list[str]:
     from convene.records.sweep_record import SweepRecord
     from convene.storage import Storage
 
-    kept, waiting = SweepRecord(Storage(outcome.storage), outcome.name), outcome.mlflow["waiting"]
-    lacks = f"MLflow lacks {waiting} records; write them with: {kept.command('sync')}"
+    record, waiting = SweepRecord(Storage(outcome.storage), outcome.name), outcome.mlflow["waiting"]
+    lacks = f"MLflow lacks {waiting} records; write them with: {record.command('sync')}"
     return [
-        f"report:   {kept.report}",
-        f"browse:   {kept.command('ui')}",
+        f"report:   {record.report}",
+        f"browse:   {record.command('ui')}",
         f"ensemble: {outcome.export}",
         *([lacks] if waiting else []),
     ]

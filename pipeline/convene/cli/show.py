@@ -56,10 +56,12 @@ def show(name: str, what: str | None, storage: str, as_json: bool, **wishes: Any
 
     from convene.cli import terminal
     from convene.visualization import gallery
-    from convene.visualization.views import Wish
+    from convene.visualization.views import ViewOptions
 
     to, images, seed = wishes.pop("to"), wishes.pop("image"), wishes.pop("seed")
-    shown = gallery.show(name, what, Wish(images=images, seed=seed or 0, **wishes), storage=storage, to=to)
+    shown = gallery.show(
+        name, what, ViewOptions(images=images, seed=seed or 0, **wishes), storage=storage, to=to
+    )
     if as_json:
         print_json({key: value for key, value in asdict(shown).items() if key != "numbers"} | shown.numbers)
         return

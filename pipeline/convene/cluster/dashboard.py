@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from convene import environment
 from convene.cluster import auth
 from convene.errors import InputError
-from convene.redaction import shown
+from convene.redaction import redact_url
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -67,9 +67,9 @@ def _host(url: str) -> str | None:
 def _check_takes_us(url: str) -> None:
     """Ray's own client waits for ever for a server that takes a connection and says nothing."""
     if not url.startswith(("http://", "https://")) or not _host(url):
-        raise InputError(f"--address {shown(url)}: jobs are taken at http://HEAD:8265, the dashboard")
-    if shown(url) != url:
-        raise InputError(f"--address {shown(url)}: must hold no password; a token is in RAY_AUTH_TOKEN")
+        raise InputError(f"--address {redact_url(url)}: jobs are taken at http://HEAD:8265, the dashboard")
+    if redact_url(url) != url:
+        raise InputError(f"--address {redact_url(url)}: must hold no password; a token is in RAY_AUTH_TOKEN")
     request = urllib.request.Request(f"{url}/api/version", headers=auth.bearer())
     try:
         with urllib.request.urlopen(request, timeout=_ANSWER_WITHIN) as answer:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from convene import environment
-from convene.redaction import shown
+from convene.redaction import redact_url
 
 SUBMITTED = "CONVENE_SUBMITTED"
 """The variable that says where a job comes from: `versions`, and `addresses` that did not travel."""
@@ -50,7 +50,7 @@ def misfit(
 
 def _unlike(addresses: Mapping[str, str], variables: Mapping[str, str]) -> Iterator[str]:
     for name, there in addresses.items():
-        here = shown(variables.get(name, ""))
+        here = redact_url(variables.get(name, ""))
         if here != there:
             yield f"\n  {name}: {there} where it was submitted, {here or 'not set'} on the cluster"
 

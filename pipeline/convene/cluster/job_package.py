@@ -11,8 +11,8 @@ from convene.cluster.job_entrypoint import SUBMITTED
 from convene.config import search_space
 from convene.config.search_space import SearchSpace
 from convene.errors import InputError
-from convene.redaction import ADDRESSES, shown
-from convene.storage import whole
+from convene.redaction import ADDRESSES, redact_url
+from convene.storage import normalize_root
 
 SPACE = "search_space.toml"
 """The search space's name among what travels."""
@@ -46,8 +46,8 @@ def at_home(space: SearchSpace) -> SearchSpace:
 def environment_variables(here: Mapping[str, str]) -> dict[str, str]:
     """The job's variables: what it was submitted from, and the places that hold no secret."""
     places = {name: here[name] for name in _PLACES if here.get(name)}
-    travel = {name: value for name, value in places.items() if shown(value) == value}
-    stay = {name: shown(value) for name, value in places.items() if name not in travel}
+    travel = {name: value for name, value in places.items() if redact_url(value) == value}
+    stay = {name: redact_url(value) for name, value in places.items() if name not in travel}
     submitted = {"versions": environment.comparable(), "addresses": stay}
     return {
         **travel,
@@ -67,8 +67,8 @@ def place(storage: str) -> str:
     Raises:
         InputError: if there is a credential in it, which the cluster would show, or it is neither.
     """
-    if "://" in storage and shown(storage) != storage:
+    if "://" in storage and redact_url(storage) != storage:
         raise InputError(
-            f"--storage {shown(storage)}: holds a credential; leave that to the cluster's environment"
+            f"--storage {redact_url(storage)}: holds a credential; leave that to the cluster's environment"
         )
-    return whole(storage)
+    return normalize_root(storage)

@@ -46,7 +46,7 @@ class Searched:
         drawn_from = self.distribution
         if isinstance(drawn_from, CategoricalDistribution):
             pairs = zip(self.allowed, drawn_from.choices, strict=True)
-            return next((choice for value, choice in pairs if normal(name, value) == setting), None)
+            return next((choice for value, choice in pairs if normalize(name, value) == setting), None)
         assert isinstance(drawn_from, IntDistribution | FloatDistribution)
         if not isinstance(setting, int | float) or not drawn_from.low <= setting <= drawn_from.high:
             return None
@@ -55,7 +55,7 @@ class Searched:
             return None
         return setting if isinstance(drawn_from, IntDistribution) else float(setting)
 
-    def otherwise(self, name: str) -> list[Any]:
+    def inactive_default(self, name: str) -> list[Any]:
         """What the field `name` is where its condition does not hold; nothing where it has none."""
         return [default(*name.split("."))] if self.when else []
 
@@ -121,7 +121,7 @@ def _conditions(
 ) -> dict[str, tuple[Any, ...]]:
     when = {}
     for other, values in _named(name, searched[name].given.get("when", {})):
-        settings = [normal(other, value) for value in values]
+        settings = [normalize(other, value) for value in values]
         if other in searched:
             if searched[other].candidates is None:
                 raise InputError(f"{name}.when: {other} has too many values for a condition to list")
@@ -155,7 +155,7 @@ def _named(name: str, when: object) -> Iterator[tuple[str, list[Any]]]:
         yield other, listed
 
 
-def normal(name: str, value: object) -> Any:
+def normalize(name: str, value: object) -> Any:
     """A value of the field `name` as a configuration has it, in JSON's types.
 
     Raises:
@@ -165,7 +165,7 @@ def normal(name: str, value: object) -> Any:
     return flatten(validate({section: {key: value}}), section)[name]
 
 
-def decoded(parameter: Any) -> Any:
+def from_optuna(parameter: Any) -> Any:
     """The value of the field that a parameter stands for."""
     is_list = isinstance(parameter, str) and parameter.startswith("[")
     return tuple(json.loads(parameter)) if is_list else parameter

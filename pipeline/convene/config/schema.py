@@ -228,14 +228,14 @@ class SearchConfig(Section):
         return gpus
 
     @property
-    def quality(self) -> Objective:
+    def primary_objective(self) -> Objective:
         """The objective that weak trials are stopped and the complete ones ranked by."""
         return next(objective for objective in self.objectives if objective.startswith("valid_"))
 
     @property
-    def falls(self) -> bool:
+    def minimize(self) -> bool:
         """Whether less of that is better."""
-        return self.quality == "valid_loss"
+        return self.primary_objective == "valid_loss"
 
 
 class EnsembleConfig(Section):

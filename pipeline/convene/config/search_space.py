@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from convene.config.parameter import SEARCHABLE, Searched, decoded, normal, read_table, with_conditions
+from convene.config.parameter import SEARCHABLE, Searched, from_optuna, normalize, read_table, with_conditions
 from convene.config.schema import Configuration, check_keys, default, flatten, validate
 from convene.errors import InputError
 
@@ -67,7 +67,7 @@ class SearchSpace:
         for name, searched in self.searched.items():
             section, field = name.split(".")
             if name in parameters:
-                dump[section][field] = decoded(parameters[name])
+                dump[section][field] = from_optuna(parameters[name])
             elif searched.when:
                 dump[section][field] = default(section, field)
         if dump["training"]["seed"] is None:
@@ -94,7 +94,7 @@ class SearchSpace:
                 if found is None:
                     return None
                 parameters[name] = found
-            elif settings[name] != normal(name, default(*name.split("."))):
+            elif settings[name] != normalize(name, default(*name.split("."))):
                 return None
         return None if unlike - self.searched.keys() else parameters
 
@@ -187,7 +187,7 @@ def _first_trials(space: SearchSpace) -> Iterator[dict[str, Any]]:
                 continue
             if not space.applies(name, found):
                 raise InputError(f"{entry}: {name} applies only when {_toml(searched.given['when'])}")
-            parameter = searched.parameter(name, normal(name, values[name]))
+            parameter = searched.parameter(name, normalize(name, values[name]))
             if parameter is None:
                 raise InputError(f"{entry}: {name} = {values[name]!r}: must be in {_toml(searched.given)}")
             found[name] = parameter

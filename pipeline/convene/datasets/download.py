@@ -1,9 +1,10 @@
-"""Public data sets of IDX files: fetched from the first mirror that works, checked, kept."""
+"""Downloads: public IDX archives, checked by hash, and copies of images from an object store."""
 
 import gzip
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import IO
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from convene.errors import WorkError
+from convene.errors import InputError, WorkError
 
 logger = logging.getLogger(__name__)
 
@@ -185,3 +186,43 @@ def _genuine(path: Path, sha256: str) -> bool:
     except (EOFError, zlib.error, gzip.BadGzipFile):
         return False
     return digest.hexdigest() == sha256
+
+
+def is_address(source: str) -> bool:
+    """Whether a source is in an object store."""
+    return source.startswith("s3://")
+
+
+def fetch_from_store(source: str, cache: Path | None = None) -> Path:
+    """A copy of `s3://BUCKET/PATH`, a file or a folder, made once for each state of what is there.
+
+    Raises:
+        InputError: if there is nothing, or the object store does not answer.
+    """
+    # pyarrow is not for those who read no such images.
+    from convene.storage import Storage, StorageError
+
+    parent, _, name = source.rstrip("/").rpartition("/")
+    try:
+        store = Storage(parent)
+        state = store.state(name)
+    except (InputError, StorageError) as error:
+        raise InputError(f"data.source = {source}: {str(error).removeprefix('storage = ')}") from None
+    if not state:
+        raise InputError(f"data.source = {source}: there is no such file or folder")
+    key = hashlib.sha256(f"{source} {state}".encode()).hexdigest()[:16]
+    copies = cache_folder("s3", cache)
+    copy = copies / key / name
+    if copy.exists():
+        return copy
+    logger.info("%s: copied to %s", source, copy)
+    copies.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=copies, prefix=".") as scratch, store.local_copy(name) as whole:
+        (draft := Path(scratch, key)).mkdir()
+        shutil.move(whole, draft / name)
+        try:
+            draft.rename(copies / key)
+        except OSError:
+            if not copy.exists():  # else another process was quicker
+                raise
+    return copy

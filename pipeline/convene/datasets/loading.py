@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from convene.config.schema import DataConfig, nearest
-from convene.datasets import digits, idx, image_folder, npz, object_store, parquet
+from convene.datasets import digits, download, idx, image_folder, npz, parquet
 from convene.datasets.dataset import Collection, Dataset, Images, SealedTest, fingerprint
 from convene.datasets.download import ARCHIVES, cache_folder, fetch
 from convene.datasets.normalization import fit
@@ -47,7 +47,7 @@ def load(config: DataConfig, *, cache: Path | None = None) -> Dataset:
     sealed = SealedTest(test)
     return Dataset(
         name=config.source if path is None else _short_name(path),
-        source=config.source if path is None or object_store.is_address(config.source) else str(path),
+        source=config.source if path is None or download.is_address(config.source) else str(path),
         classes=classes,
         train=train,
         valid=valid,
@@ -61,7 +61,7 @@ def _path(source: str, cache: Path | None) -> Path | None:
     """Where the files are that a source names; None for a known data set."""
     if source == "digits" or source in ARCHIVES:
         return None
-    return object_store.fetch(source, cache) if object_store.is_address(source) else _existing_path(source)
+    return download.fetch_from_store(source, cache) if download.is_address(source) else _existing_path(source)
 
 
 def _existing_path(source: str) -> Path:

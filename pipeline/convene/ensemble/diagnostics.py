@@ -26,12 +26,12 @@ class CalibrationBin:
 
 
 @dataclass(frozen=True)
-class Duel:
+class McNemarTest:
     """Two classifiers on the same examples: what one got right and the other wrong."""
 
     first_only: int
     second_only: int
-    chance: float
+    p_value: float
     """How often two equally good classifiers would differ at least so much; see `duel`."""
 
 
@@ -70,10 +70,10 @@ def expected_calibration_error(bins: list[CalibrationBin]) -> float:
     return sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / total
 
 
-def duel(first: Logits, second: Logits, labels: Labels) -> Duel:
+def mcnemar_test(first: Logits, second: Logits, labels: Labels) -> McNemarTest:
     """Compares two classifiers by the examples that one of them alone gets right.
 
-    `chance` is the two-sided exact p-value of McNemar's test: were both equally good, such an example would
+    `p_value` is the two-sided exact p-value of McNemar's test: were both equally good, such an example would
     fall to either like a fair coin. 1 where there are none.
     Source: McNemar, Note on the sampling error of the difference between correlated proportions (1947).
     """
@@ -82,7 +82,9 @@ def duel(first: Logits, second: Logits, labels: Labels) -> Duel:
     rights = [np.argmax(logits, axis=1) == labels for logits in (first, second)]
     first_only, second_only = int(np.sum(rights[0] & ~rights[1])), int(np.sum(rights[1] & ~rights[0]))
     decided = first_only + second_only
-    return Duel(first_only, second_only, float(binomtest(first_only, decided).pvalue) if decided else 1.0)
+    return McNemarTest(
+        first_only, second_only, float(binomtest(first_only, decided).pvalue) if decided else 1.0
+    )
 
 
 def disagreement(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -91,7 +93,7 @@ def disagreement(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray((votes[:, None] != votes[None]).mean(axis=2))
 
 
-def dissent(logits: NDArray[np.floating]) -> NDArray[np.int64]:
+def minority_votes(logits: NDArray[np.floating]) -> NDArray[np.int64]:
     """How many members are not with the largest group, [example], of logits [member, example, class]."""
     votes, classes = logits.argmax(axis=2), logits.shape[2]
     largest = np.array([np.bincount(column, minlength=classes).max() for column in votes.T], dtype=np.int64)

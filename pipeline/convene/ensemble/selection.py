@@ -58,7 +58,7 @@ def top_k(logits: Mapping[int, Logits], labels: Labels, *, size: int, rank_by: s
 
 
 @dataclass(frozen=True)
-class Ensembled:
+class EnsembleScore:
     """What the best `size` trials score on the validation images, with equal weights."""
 
     size: int
@@ -66,12 +66,14 @@ class Ensembled:
     valid_accuracy: float
 
 
-def by_size(logits: Mapping[int, Logits], labels: Labels, *, largest: int, rank_by: str) -> list[Ensembled]:
+def by_size(
+    logits: Mapping[int, Logits], labels: Labels, *, largest: int, rank_by: str
+) -> list[EnsembleScore]:
     """The ensembles that `top_k` makes for 1, 2, … and `largest` members, or as many as there are."""
     total, ensembled = np.zeros_like(next(iter(logits.values())), dtype=np.float64), []
     for size, ranked in enumerate(rank(logits, labels, rank_by)[:largest], 1):
         total = total + logits[ranked.trial]
-        ensembled.append(Ensembled(size, cross_entropy(total / size, labels), accuracy(total, labels)))
+        ensembled.append(EnsembleScore(size, cross_entropy(total / size, labels), accuracy(total, labels)))
     return ensembled
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convene.datasets import Images
-from convene.ensemble.diagnostics import dissent
+from convene.ensemble.diagnostics import minority_votes
 from convene.ensemble.selection import Member, average
 from convene.storage import Storage
 from convene.training.metrics import Logits, losses
@@ -78,7 +78,11 @@ def load(sweep: Storage) -> Evidence | None:
 
 def _telling(stacked: NDArray[np.float32], averaged: Logits, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """The worst mistakes, the least sure right answers, and those that the members dispute most."""
-    loss, wrong, disputes = losses(averaged, labels), averaged.argmax(axis=1) != labels, dissent(stacked)
+    loss, wrong, disputes = (
+        losses(averaged, labels),
+        averaged.argmax(axis=1) != labels,
+        minority_votes(stacked),
+    )
     by_loss = np.argsort(-loss, kind="stable")
     by_dispute = np.lexsort((-loss, -disputes))
     return np.unique(

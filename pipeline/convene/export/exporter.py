@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from convene.errors import InputError, WorkError
 from convene.export.inference import FORMAT, INPUT, MANIFEST, ONNX_FILE, OUTPUTS, file_sha256, read_manifest
 from convene.export.model_card import ModelCard, readme
-from convene.export.verification import PT2_FILE, Agreement, in_format, prove
+from convene.export.verification import PT2_FILE, Agreement, in_format, verify
 
 # PyTorch is imported where it is used: `copy` needs none of it.
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def write(
         raise ValueError(f"{len(classes)} class names for {found} logits")
     with _draft(folder.parent, folder) as draft:
         _write_models(live, pixels.shape[1:], draft)
-        agreement = prove(live, pixels, draft)
+        agreement = verify(live, pixels, draft)
         image_shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
         (draft / CARD_FILE).write_text(readme(card, classes, image_shape, agreement), encoding="utf-8")
         manifest = _manifest(card, classes, image_shape, agreement, draft)

@@ -40,7 +40,7 @@ class Agreement:
     """What was allowed."""
 
 
-def prove(live: "nn.Module", pixels: NDArray[np.uint8], folder: Path) -> Agreement:
+def verify(live: "nn.Module", pixels: NDArray[np.uint8], folder: Path) -> Agreement:
     """Raises WorkError where a file computes something else than the live networks."""
     import torch
 

@@ -62,19 +62,19 @@ def list_sweeps(storage: str | Path, pattern: str = "*", sort: str = "created") 
     for name in sweep_record.names(store):
         if not fnmatchcase(name, pattern):
             continue
-        kept = SweepRecord(store, name)
-        about, result = kept.about, kept.result
+        record = SweepRecord(store, name)
+        about, result = record.about, record.result
         ensemble = result.ensemble if result else {}
         listed.append(
             ListedSweep(
                 name,
-                _state(kept),
+                _state(record),
                 about.created,
                 about.dataset,
                 result.trials if result else None,
                 ensemble.get("valid_accuracy"),
                 ensemble.get("test_accuracy"),
-                len(kept.test_reads),
+                len(record.test_reads),
             )
         )
     if sort == "name":
@@ -86,26 +86,26 @@ def list_sweeps(storage: str | Path, pattern: str = "*", sort: str = "created") 
 
 def view(name: str, storage: str | Path) -> SweepView:
     """A recorded sweep, also one that is at work or was cut off. Raises InputError where there is none."""
-    kept = SweepRecord.open(Storage(str(storage)), name)
-    space, state, result = kept.space, _state(kept), kept.result
+    record = SweepRecord.open(Storage(str(storage)), name)
+    space, state, result = record.space, _state(record), record.result
     if state == "finished":
-        table = kept.trials_table
+        table = record.trials_table
     else:
-        table = trials.table_of(kept, space, open_sweep.recorded_trials(kept))
+        table = trials.table_of(record, space, open_sweep.recorded_trials(record))
     states = {str(state): int(count) for state, count in table["state"].value_counts(sort=False).items()}
     searched = [name for name in space.searched if name in table]
-    asked, reads, resume = space.base.search.trials, len(kept.test_reads), kept.command("resume")
+    asked, reads, resume = space.base.search.trials, len(record.test_reads), record.command("resume")
     return SweepView(name, state, asked, states, searched, result, reads, table, resume)
 
 
-def _state(kept: SweepRecord) -> str:
-    if kept.is_busy:
+def _state(record: SweepRecord) -> str:
+    if record.is_busy:
         return "running"
-    return "finished" if (result := kept.result) and result.ended else "unfinished"
+    return "finished" if (result := record.result) and result.ended else "unfinished"
 
 
 def leaderboard(outcome: Outcome) -> tuple["pd.DataFrame", list[str]]:
     """The rows of `trials.parquet`, best first, and the names of the columns that were searched."""
-    kept = SweepRecord.open(Storage(outcome.storage), outcome.name)
-    table = kept.trials_table
-    return table, [name for name in kept.space.searched if name in table]
+    record = SweepRecord.open(Storage(outcome.storage), outcome.name)
+    table = record.trials_table
+    return table, [name for name in record.space.searched if name in table]

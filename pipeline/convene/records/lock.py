@@ -58,7 +58,7 @@ def _locked(files: Storage, busy: InputError) -> Iterator[None]:
     try:
         lock = files.local(_LOCK).open("a")
     except OSError as error:
-        raise InputError(f"{files.at(_LOCK)}: cannot be written to: {error.strerror}") from None
+        raise InputError(f"{files.uri(_LOCK)}: cannot be written to: {error.strerror}") from None
     with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,12 +12,12 @@ from convene.config.schema import Configuration
 from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
 from convene.errors import InputError
-from convene.records.sweep_record import JOURNAL, About, SweepRecord
-from convene.redaction import shown
+from convene.records.sweep_record import JOURNAL, SweepMetadata, SweepRecord
+from convene.redaction import redact_url
 from convene.search import study
 from convene.search.sampler import any_admissible
 from convene.search.study import KnownTrial, StudiedTrial, Study
-from convene.search.study_storage import Place
+from convene.search.study_storage import StudyStorage
 from convene.storage import Storage
 from convene.training import shapes
 
@@ -28,7 +28,7 @@ DEFAULT_STORAGE = "mlruns"
 class OpenSweep:
     """A sweep with what its folder and its data say."""
 
-    kept: SweepRecord
+    record: SweepRecord
     space: SearchSpace
     dataset: Dataset
     study: Study
@@ -42,48 +42,48 @@ def open_sweep(
     Raises:
         InputError: if there is none of that name, or its data has changed.
     """
-    kept = SweepRecord.open(Storage(str(storage)), name)
-    space = search_space.override(kept.space, changes or {})
+    record = SweepRecord.open(Storage(str(storage)), name)
+    space = search_space.override(record.space, changes or {})
     if more:
         space = search_space.override(space, {"search.trials": space.base.search.trials + more})
-    dataset = recorded_data(kept)
-    opened = Study(space, misfit_of(space, dataset), *study_place(kept, kept.about))
-    return OpenSweep(kept, space, dataset, opened)
+    dataset = recorded_data(record)
+    opened = Study(space, misfit_of(space, dataset), *study_place(record, record.about))
+    return OpenSweep(record, space, dataset, opened)
 
 
-def recorded_data(kept: SweepRecord) -> Dataset:
+def recorded_data(record: SweepRecord) -> Dataset:
     """The images that a recorded sweep was trained on. Raises InputError where they have changed."""
-    config = kept.space.base.data
+    config = record.space.base.data
     dataset = datasets.load(config)
-    if dataset.fingerprint != kept.about.fingerprint:
+    if dataset.fingerprint != record.about.fingerprint:
         raise InputError(
-            f"data.source = {config.source}: not the images that sweep {kept.name} was trained on "
-            f"(fingerprint {dataset.fingerprint[:12]}, then {kept.about.fingerprint[:12]})"
+            f"data.source = {config.source}: not the images that sweep {record.name} was trained on "
+            f"(fingerprint {dataset.fingerprint[:12]}, then {record.about.fingerprint[:12]})"
         )
     return dataset
 
 
-def recorded_trials(kept: SweepRecord) -> list[StudiedTrial]:
+def recorded_trials(record: SweepRecord) -> list[StudiedTrial]:
     """A recorded sweep's trials as far as they have come, also while another process is at work on it.
 
     Raises:
         InputError: if its study is in a database that cannot be reached.
     """
-    return study.recorded_trials(*study_place(kept, kept.about))
+    return study.recorded_trials(*study_place(record, record.about))
 
 
-def study_place(kept: SweepRecord, about: About) -> tuple[Place, str]:
+def study_place(record: SweepRecord, about: SweepMetadata) -> tuple[StudyStorage, str]:
     """Where a sweep's study is, and under what name.
 
     Raises:
         InputError: if it is in a database, and OPTUNA_STORAGE does not say how to reach that one.
     """
     if not about.study:
-        return Place(journal=kept.files / JOURNAL), kept.name
+        return StudyStorage(journal=record.files / JOURNAL), record.name
     url = os.environ.get("OPTUNA_STORAGE", "")
-    if shown(url) != about.study:
-        raise InputError(f"sweep {kept.name}: its study is in {about.study}; set OPTUNA_STORAGE to that")
-    return Place(url=url), f"{kept.name} {about.id[:8]}"
+    if redact_url(url) != about.study:
+        raise InputError(f"sweep {record.name}: its study is in {about.study}; set OPTUNA_STORAGE to that")
+    return StudyStorage(url=url), f"{record.name} {about.id[:8]}"
 
 
 def known_trials(space: SearchSpace, dataset: Dataset, store: Storage) -> list[KnownTrial]:
@@ -115,7 +115,7 @@ def misfit_of(space: SearchSpace, dataset: Dataset) -> Callable[[Configuration],
     """Why a configuration's network does not fit the images, or None; raises InputError where none fits."""
 
     def misfit(configuration: Configuration) -> str | None:
-        return shapes.misfit(configuration.network, dataset.image_shape)
+        return shapes.shape_error(configuration.network, dataset.image_shape)
 
     fields = [f"network.{field}" for field in shapes.FIELDS]
     if reason := any_admissible(space, misfit, fields):

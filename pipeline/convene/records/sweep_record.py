@@ -37,7 +37,7 @@ _NUMBER = 10  # of these for `-2`
 
 
 @dataclass(frozen=True)
-class About:
+class SweepMetadata:
     """What was known of a sweep before its first trial."""
 
     name: str
@@ -154,7 +154,7 @@ class SweepRecord:
         self.files = storage / f"{_FOLDER}/{name}"
 
     @classmethod
-    def create(cls, storage: Storage, name: str, space: SearchSpace, about: About) -> "SweepRecord":
+    def create(cls, storage: Storage, name: str, space: SearchSpace, about: SweepMetadata) -> "SweepRecord":
         """Makes the folder. Raises InputError where there is one of that name."""
         check_free(storage, name)
         record = cls(storage, name)
@@ -205,21 +205,21 @@ class SweepRecord:
     @property
     def space(self) -> SearchSpace:
         """The search space as resolved when the sweep began."""
-        return search_space.parse(self.files.read(_SPACE).decode(), source=self.files.at(_SPACE))
+        return search_space.parse(self.files.read(_SPACE).decode(), source=self.files.uri(_SPACE))
 
     def write_space(self, space: SearchSpace) -> None:
         """Replaces it: a sweep may be enlarged."""
         self.files.write(_SPACE, space.to_toml().encode())
 
     @property
-    def about(self) -> About:
+    def about(self) -> SweepMetadata:
         """What was known before the first trial."""
-        return About(**json.loads(self.files.read(_ABOUT)))
+        return SweepMetadata(**json.loads(self.files.read(_ABOUT)))
 
     @property
     def export(self) -> str:
         """Where the exported ensemble is."""
-        return self.files.at(EXPORT)
+        return self.files.uri(EXPORT)
 
     @property
     def test_reads(self) -> list[TestRead]:
@@ -258,7 +258,7 @@ class SweepRecord:
     @property
     def report(self) -> str:
         """Where the page is that shows what came out."""
-        return self.files.at(_REPORT)
+        return self.files.uri(_REPORT)
 
     def write_report(self, page: str) -> None:
         """Replaces `report.html`."""

@@ -47,7 +47,7 @@ class Standing:
 def views(sweep: OpenSweep) -> Iterator[TrialView]:
     """What MLflow is to show of each trial that has ended."""
     ended = [trial for trial in sweep.study.trials() if trial.ended is not None]
-    records = checkpoint.load_records(sweep.kept.files, (trial.number for trial in ended))
+    records = checkpoint.load_records(sweep.record.files, (trial.number for trial in ended))
     for trial in ended:
         left = records.get(trial.number)
         yield TrialView(
@@ -68,19 +68,19 @@ def table(sweep: OpenSweep, runs: Mapping[int, str]) -> "pd.DataFrame":
     objectives: whether no other trial beats it in all.
     """
     several = len(sweep.space.base.search.objectives) > 1
-    found = table_of(sweep.kept, sweep.space, sweep.study.trials())
+    found = table_of(sweep.record, sweep.space, sweep.study.trials())
     if several:
         found.insert(3, "pareto", found["trial"].isin(sweep.study.pareto()))
     found["mlflow_run_id"] = [runs.get(number) for number in found["trial"]]
     return found
 
 
-def table_of(kept: SweepRecord, space: SearchSpace, studied: Sequence[StudiedTrial]) -> "pd.DataFrame":
+def table_of(record: SweepRecord, space: SearchSpace, studied: Sequence[StudiedTrial]) -> "pd.DataFrame":
     """A sweep's trials as far as they have come; see `table`."""
     import pandas as pd
 
     rows = []
-    records = checkpoint.load_records(kept.files, (trial.number for trial in studied))
+    records = checkpoint.load_records(record.files, (trial.number for trial in studied))
     for trial in studied:
         left = records.get(trial.number)
         rows.append(
@@ -97,11 +97,13 @@ def table_of(kept: SweepRecord, space: SearchSpace, studied: Sequence[StudiedTri
             }
         )
     search = space.base.search
-    found = pd.DataFrame(rows, columns=None if rows else ["trial", "state", "reason", search.quality])
+    found = pd.DataFrame(
+        rows, columns=None if rows else ["trial", "state", "reason", search.primary_objective]
+    )
     for name in found.columns.intersection(list(space.searched)):
         if found[name].hasnans and all(type(row.get(name, 0)) is int for row in rows):
             found[name] = found[name].astype("Int64")  # or whole numbers were floats beside what has none
-    by, upwards = ["state", search.quality, "trial"], [True, search.falls, True]
+    by, upwards = ["state", search.primary_objective, "trial"], [True, search.minimize, True]
     return found.sort_values(by, ascending=upwards, key=_by_outcome, ignore_index=True)
 
 
@@ -109,7 +111,7 @@ def images_trained(sweep: OpenSweep) -> int:
     """Training images that the trials saw: their epochs in whole batches."""
     train, seen = len(sweep.dataset.train), 0
     numbers = (trial.number for trial in sweep.study.trials())
-    for left in checkpoint.load_records(sweep.kept.files, numbers).values():
+    for left in checkpoint.load_records(sweep.record.files, numbers).values():
         batch = min(left.configuration.training.batch_size, train)
         seen += len(left.epochs) * (train - train % batch)
     return seen

@@ -31,10 +31,10 @@ def most_epochs(space: SearchSpace) -> int:
     searched = space.searched.get("training.epochs")
     if not searched:
         return space.base.training.epochs
-    return int(max([*(searched.candidates or []), *searched.otherwise("training.epochs")]))
+    return int(max([*(searched.candidates or []), *searched.inactive_default("training.epochs")]))
 
 
-def is_weak(value: float, others: Sequence[float], search: SearchConfig) -> bool:
+def should_prune(value: float, others: Sequence[float], search: SearchConfig) -> bool:
     """Whether a trial with this objective of validation is not in the best 1/`reduction_factor`.
 
     `others` are those that were at the rung before it; the first always goes on.
@@ -42,6 +42,6 @@ def is_weak(value: float, others: Sequence[float], search: SearchConfig) -> bool
     if not others:
         return False
     share = 100 / search.reduction_factor
-    if search.falls:
+    if search.minimize:
         return value > float(np.percentile(others, share))
     return value < float(np.percentile(others, 100 - share))

@@ -16,7 +16,7 @@ from convene.config.schema import Configuration, SearchConfig
 from convene.config.search_space import SearchSpace
 from convene.search import pruning
 from convene.search.sampler import Misfit, Sampler
-from convene.search.study_storage import MEMORY, Place, at_once
+from convene.search.study_storage import MEMORY, StudyStorage, batched_writes
 
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
 
@@ -45,7 +45,7 @@ class Study:
     """An Optuna study over a search space, which optuna-dashboard opens too."""
 
     def __init__(
-        self, space: SearchSpace, misfit: Misfit, place: Place = MEMORY, name: str = "study"
+        self, space: SearchSpace, misfit: Misfit, place: StudyStorage = MEMORY, name: str = "study"
     ) -> None:
         self._space = space
         self._search = search = space.base.search
@@ -116,7 +116,7 @@ class Study:
 
     def take(self, sweep: str, earlier: Sequence["KnownTrial"]) -> None:
         """Takes over trials of an earlier sweep, but for those that it has; its own go on after them."""
-        with at_once(self._storage):
+        with batched_writes(self._storage):
             for known in earlier[self.taken :]:
                 distributions = {name: self._space.searched[name].distribution for name in known.parameters}
                 self._study.add_trial(
@@ -135,7 +135,7 @@ class Study:
         """A new trial's number and complete configuration."""
         first = self._space.try_first[len(self) :]
         self._sampler.given = first[0] if first else {}
-        with at_once(self._storage):
+        with batched_writes(self._storage):
             trial = self._study.ask()
             self._own_trials += 1
             return self._begin(trial)
@@ -190,7 +190,7 @@ class Study:
             return False
         values = self._at_rung[epoch]
         others = [value for each, value in values.items() if each != number]
-        return pruning.is_weak(values[number], others, self._search)
+        return pruning.should_prune(values[number], others, self._search)
 
     def tell(
         self, number: int, state: State, values: Sequence[float] | None = None, reason: str | None = None
@@ -219,12 +219,12 @@ class Study:
     @property
     def _ranked_by(self) -> int:
         """Which of the objectives."""
-        return self._search.objectives.index(self._search.quality)
+        return self._search.objectives.index(self._search.primary_objective)
 
     def _rank(self, complete: tuple[int, float]) -> tuple[float, int]:
         """By which trials, each its number and objective of validation, are sorted from best to worst."""
         number, value = complete
-        return value if self._search.falls else -value, number
+        return value if self._search.minimize else -value, number
 
     def pareto(self) -> list[int]:
         """Numbers of the complete trials that no other beats in all objectives."""
@@ -233,13 +233,13 @@ class Study:
         )
 
 
-def recorded_trials(place: Place, name: str) -> list[StudiedTrial]:
+def recorded_trials(place: StudyStorage, name: str) -> list[StudiedTrial]:
     """A sweep's own trials in order of number. The study is only read, and may be at work meanwhile."""
     trials = _recorded(place, name)
     return _studied([trial for trial in trials if _TAKEN_FROM not in trial.user_attrs])
 
 
-def _recorded(place: Place, name: str) -> list[FrozenTrial]:
+def _recorded(place: StudyStorage, name: str) -> list[FrozenTrial]:
     """All trials of a study that is only read; none of one that is only about to be created."""
     if place.journal and not place.journal.exists():
         return []
@@ -276,7 +276,7 @@ class KnownTrial:
     """The objective of validation by epoch."""
 
 
-def known_trials(place: Place, name: str, then: SearchSpace, now: SearchSpace) -> list[KnownTrial]:
+def known_trials(place: StudyStorage, name: str, then: SearchSpace, now: SearchSpace) -> list[KnownTrial]:
     """The ended trials of an earlier study that lie in the space of now."""
     known = []
     for trial in _recorded(place, name):

@@ -10,13 +10,13 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from convene.errors import InputError, last_line
-from convene.redaction import scrubbed, shown
+from convene.redaction import redact, redact_url
 from convene.search.object_journal import ObjectJournal
 from convene.storage import Storage
 
 
 @dataclass(frozen=True)
-class Place:
+class StudyStorage:
     """Where a study is: a journal, a database by its URL as Optuna takes it, or memory alone."""
 
     journal: Storage | None = None
@@ -34,7 +34,7 @@ class Place:
             try:
                 return optuna.storages.get_storage(self.url)
             except Exception as error:  # each database's driver has its own
-                where, why = shown(self.url), scrubbed(last_line(error))
+                where, why = redact_url(self.url), redact(last_line(error))
                 raise InputError(f"OPTUNA_STORAGE = {where}: cannot be opened: {why}") from None
         if self.journal:
             if not self.journal.is_local:
@@ -51,7 +51,7 @@ class _ObjectJournalStorage(JournalStorage):
 
 
 @contextmanager
-def at_once(storage: BaseStorage) -> Iterator[None]:
+def batched_writes(storage: BaseStorage) -> Iterator[None]:
     """In an object store, where each entry is a request, writes those of the context in one."""
     if isinstance(storage, _ObjectJournalStorage):
         with storage.journal.gathered():
@@ -60,4 +60,4 @@ def at_once(storage: BaseStorage) -> Iterator[None]:
         yield
 
 
-MEMORY = Place()
+MEMORY = StudyStorage()

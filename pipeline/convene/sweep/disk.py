@@ -25,7 +25,7 @@ _EXPORTED = 5
 
 
 @dataclass(frozen=True)
-class Room:
+class DiskUsage:
     """What a sweep can take of a disk, and what there is."""
 
     at_most: int
@@ -45,18 +45,18 @@ class Room:
         return self.free is None or self.at_most <= self.free
 
 
-def room(space: SearchSpace, dataset: Dataset, concurrency: int, storage: Storage) -> Room:
+def disk_usage(space: SearchSpace, dataset: Dataset, concurrency: int, storage: Storage) -> DiskUsage:
     """What the sweep can take, and what there is where the storage root is or will be."""
-    at_most = most_bytes(space, dataset, concurrency)
+    at_most = disk_bound(space, dataset, concurrency)
     if not storage.is_local:
-        return Room(at_most, None, storage.root)
+        return DiskUsage(at_most, None, storage.root)
     place = storage.local()
     while not place.exists():
         place = place.parent
-    return Room(at_most, shutil.disk_usage(place).free, storage.root)
+    return DiskUsage(at_most, shutil.disk_usage(place).free, storage.root)
 
 
-def most_bytes(space: SearchSpace, dataset: Dataset, concurrency: int) -> int:
+def disk_bound(space: SearchSpace, dataset: Dataset, concurrency: int) -> int:
     """At most so many bytes does a sweep add to its storage root, at any moment until it is finished.
 
     Its trials' logits and records; the networks of the best by loss and by accuracy; of each running trial

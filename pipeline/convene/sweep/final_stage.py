@@ -37,19 +37,19 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> Outcome:
         InputError: if the ensemble is to be larger than the number of best networks that were kept.
         WorkError: if no trial finished an epoch, or the export disagrees with the networks.
     """
-    kept, dataset, config = sweep.kept, sweep.dataset, sweep.space.base.ensemble
+    record, dataset, config = sweep.record, sweep.dataset, sweep.space.base.ensemble
     studied = sweep.study.trials()
-    candidates = _candidates(kept, studied)
-    kept_best = kept.space.base.ensemble.networks
+    candidates = _candidates(record, studied)
+    kept_best = record.space.base.ensemble.networks
     if config.size > kept_best and len(candidates) < sum(trial.state == "COMPLETE" for trial in studied):
         raise InputError(
             f"ensemble.size = {config.size}: only the {kept_best} best networks were kept (ensemble.keep)"
         )
-    scored = _score_and_export(kept, dataset, config, candidates)
-    tracker.settle()
-    kept.write_trials(trials.table(sweep, tracker.run_ids()))
+    scored = _score_and_export(record, dataset, config, candidates)
+    tracker.flush()
+    record.write_trials(trials.table(sweep, tracker.run_ids()))
     outcome = Outcome(
-        name=kept.name,
+        name=record.name,
         trials=len(studied),
         states={state: sum(trial.state == state for trial in studied) for state in trials.ENDED},
         wall_seconds=round(time.monotonic() - started, 3),
@@ -65,14 +65,14 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> Outcome:
             "run_id": tracker.parent,
             "waiting": 0,
         },
-        export=kept.export,
-        storage=kept.storage.root,
+        export=record.export,
+        storage=record.storage.root,
         taken=sweep.study.taken,
         ended=sweep.study.has_ended,
         pareto=_pareto(sweep),
         chosen={"ensemble.size": config.size, "ensemble.rank_by": config.rank_by},
     )
-    kept.write_result(outcome)
+    record.write_result(outcome)
     leave_report(sweep)
     show(tracker, sweep, outcome)
     return outcome
@@ -80,20 +80,22 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> Outcome:
 
 def leave_report(sweep: OpenSweep) -> None:
     """Writes the page that shows the result. Where that fails it is told, and the result is the same."""
-    kept = sweep.kept
+    record = sweep.record
     try:
         from convene.visualization import report
 
-        kept.write_report(report.render(report.gather(sweep)))
+        record.write_report(report.render(report.gather(sweep)))
     except Exception as error:  # whatever goes wrong with a page must not lose the result of hours
         what = f"{type(error).__name__}: {error}"
-        logger.warning("%s was not written (%s); again with: %s", kept.report, what, kept.command("report"))
+        logger.warning(
+            "%s was not written (%s); again with: %s", record.report, what, record.command("report")
+        )
 
 
 def show(tracker: Tracker, sweep: OpenSweep, outcome: Outcome) -> None:
     """Hands the result to MLflow, and where each trial stands by it."""
     tags = {"convene.pareto": json.dumps(outcome.pareto)} if outcome.pareto else {}
-    tracker.show_result(outcome, sweep.kept, tags)
+    tracker.show_result(outcome, sweep.record, tags)
     tracker.show_standings(tuple(trials.views(sweep)), _standings(sweep, outcome))
 
 
@@ -123,44 +125,44 @@ def note_waiting(sweep: OpenSweep, outcome: Outcome, tracker: Tracker) -> Outcom
     """The outcome, with what MLflow had not taken when the tracker closed."""
     mlflow = {**outcome.mlflow, "waiting": tracker.waiting, "run_id": tracker.parent}
     outcome = replace(outcome, mlflow=mlflow)
-    sweep.kept.write_result(outcome)
+    sweep.record.write_result(outcome)
     return outcome
 
 
 def _score_and_export(
-    kept: SweepRecord, dataset: Dataset, config: EnsembleConfig, candidates: Sequence[int]
+    record: SweepRecord, dataset: Dataset, config: EnsembleConfig, candidates: Sequence[int]
 ) -> ScoredEnsemble:
     """Decides on validation logits, and only then opens the test set: once, for the scores and the proof."""
-    selection = ensemble.choose(kept, candidates, dataset.valid.labels, config)
-    networks = ensemble.load_members(kept, dataset, selection)
-    test = ensemble.open_test(kept, dataset, selection)
+    selection = ensemble.choose(record, candidates, dataset.valid.labels, config)
+    networks = ensemble.load_members(record, dataset, selection)
+    test = ensemble.open_test(record, dataset, selection)
     examined = ensemble.examine(networks, selection, test)
-    test_predictions.save(kept.files, examined)
-    scored = ensemble.score(kept, selection, dataset.valid.labels, examined)
-    with kept.files.filling(EXPORT, last=MANIFEST) as folder:
+    test_predictions.save(record.files, examined)
+    scored = ensemble.score(record, selection, dataset.valid.labels, examined)
+    with record.files.staging(EXPORT, last=MANIFEST) as folder:
         exporter.write(
             networks,
             classes=dataset.classes,
             pixels=test.pixels,
-            card=_card(kept, dataset, scored),
+            card=_card(record, dataset, scored),
             folder=folder,
         )
     return scored
 
 
-def _candidates(kept: SweepRecord, studied: Sequence[StudiedTrial]) -> list[int]:
+def _candidates(record: SweepRecord, studied: Sequence[StudiedTrial]) -> list[int]:
     """The complete trials; where time left none, the stopped ones that finished an epoch."""
     for state in ("COMPLETE", "PRUNED"):
-        found = checkpoint.with_network(kept.files, (t.number for t in studied if t.state == state))
+        found = checkpoint.with_network(record.files, (t.number for t in studied if t.state == state))
         if found:
             return sorted(found)
     reasons = "".join(f"\n  trial {t.number}: {t.state} {t.reason or ''}" for t in studied)
-    raise WorkError(f"sweep {kept.name}: no trial finished an epoch, so there is no ensemble{reasons}")
+    raise WorkError(f"sweep {record.name}: no trial finished an epoch, so there is no ensemble{reasons}")
 
 
-def _card(kept: SweepRecord, dataset: Dataset, scored: ScoredEnsemble) -> ModelCard:
+def _card(record: SweepRecord, dataset: Dataset, scored: ScoredEnsemble) -> ModelCard:
     return ModelCard(
-        name=kept.name,
+        name=record.name,
         dataset=dataset.name,
         source=dataset.source,
         fingerprint=dataset.fingerprint,
@@ -171,5 +173,5 @@ def _card(kept: SweepRecord, dataset: Dataset, scored: ScoredEnsemble) -> ModelC
         test_interval=scored.test_interval,
         best_single_test_accuracy=scored.best_single.test_accuracy,
         members=scored.members,
-        versions=kept.about.versions,
+        versions=record.about.versions,
     )

@@ -18,7 +18,7 @@ from convene.records.open_sweep import OpenSweep
 from convene.records.trials import TrialView
 from convene.search.study import State, Study
 from convene.search.time_budget import TimeBudget
-from convene.storage import StorageError, is_out_of_service
+from convene.storage import StorageError, is_storage_failure
 from convene.tracking.tracker import Tracker
 from convene.training import checkpoint
 from convene.training.metrics import Epoch
@@ -63,7 +63,7 @@ class Observer(tune.Callback, tune.Stopper):
         budget: TimeBudget,
         watch: Callable[[Progress], None],
     ) -> None:
-        config, study, files = sweep.space.base, sweep.study, sweep.kept.files
+        config, study, files = sweep.space.base, sweep.study, sweep.record.files
         self._study, self._tracker, self._files = study, tracker, files
         self._search, self._budget, self._watch = config.search, budget, watch
         self._keep = config.ensemble.networks
@@ -123,7 +123,7 @@ class Observer(tune.Callback, tune.Stopper):
         with self._noting_what_is_fatal():
             rows = self._new_epochs(number, result)
             for row in rows:
-                self._study.report(number, row.epoch, getattr(row, self._search.quality))
+                self._study.report(number, row.epoch, getattr(row, self._search.primary_objective))
                 view = self._views[number]
                 self._show_trial(replace(view, epochs=(*view.epochs, row)))
             self._budget.note(result)
@@ -223,7 +223,7 @@ class Observer(tune.Callback, tune.Stopper):
         except StorageInternalError as error:
             self._fatal = error
         except OSError as error:
-            if not is_out_of_service(error):
+            if not is_storage_failure(error):
                 raise
             self._fatal = error
 
@@ -286,7 +286,7 @@ def _progress(study: Study, search: SearchConfig, budget: TimeBudget) -> Progres
     """The study's counts and best."""
     return Progress(
         search.trials,
-        search.quality,
+        search.primary_objective,
         budget.end,
         complete=study.ended["COMPLETE"],
         pruned=study.ended["PRUNED"],

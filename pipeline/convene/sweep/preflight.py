@@ -23,10 +23,10 @@ from convene.records import open_sweep
 from convene.records.open_sweep import DEFAULT_STORAGE
 from convene.search.sampler import Misfit, every_configuration
 from convene.search.study import Study
-from convene.search.study_storage import Place
+from convene.search.study_storage import StudyStorage
 from convene.storage import Storage
 from convene.sweep import disk
-from convene.sweep.disk import Room
+from convene.sweep.disk import DiskUsage
 from convene.sweep.forecast import Forecast, forecast
 from convene.tracking import tracker
 from convene.training import shapes, size
@@ -56,7 +56,7 @@ class Preflight:
     """None where nothing could be trained."""
     largest: dict[str, Any]
     """Of the largest: `parameters`, and the `seconds` of its trial, None where it was not trained."""
-    disk: Room
+    disk: DiskUsage
     gpu: dict[str, int] | None
     """Bytes: what the largest `trial` takes of a GPU and the `total`; and how many `trials` fit at a time."""
     problems: tuple[str, ...]
@@ -84,14 +84,14 @@ def examine(
     with _leaving_no_folder(store):
         store.check_writable()
         tracker.place(store)
-        Place(url=os.environ.get("OPTUNA_STORAGE")).check()
+        StudyStorage(url=os.environ.get("OPTUNA_STORAGE")).check()
         dataset = datasets.load(space.base.data)
         misfit = open_sweep.misfit_of(space, dataset)
         open_sweep.known_trials(space, dataset, store)
         largest = size.largest(space, dataset.image_shape, len(dataset.classes))
         configurations = [largest, *_sample(space, misfit)]
         seen = _see(space, dataset, configurations, store, address, began)
-        room = disk.room(space, dataset, seen.most, store)
+        room = disk.disk_usage(space, dataset, seen.most, store)
     seconds = _forecast(space, dataset, seen)
     problems = [*seen.problems, *_unsatisfied(space.base, dataset, seen.tried, seconds)]
     if not room.is_enough:

@@ -25,8 +25,8 @@ def tracker_of(sweep: OpenSweep, *, ends: bool = True) -> Iterator["Tracker"]:
     from convene.tracking.sweep_runs import SweepRuns
     from convene.tracking.tracker import Tracker, place
 
-    where = place(sweep.kept.storage)
-    runs = SweepRuns(where, sweep.kept, sweep.space, sweep.dataset, fresh=False)
+    where = place(sweep.record.storage)
+    runs = SweepRuns(where, sweep.record, sweep.space, sweep.dataset, fresh=False)
     with Tracker(runs, ends=ends) as tracker:
         for view in trials.views(sweep):
             tracker.show(view)
@@ -44,11 +44,11 @@ def sync_sweep(name: str, *, storage: str | Path = DEFAULT_STORAGE) -> int:
     """
     from convene.sweep.final_stage import show
 
-    kept = SweepRecord.open(Storage(str(storage)), name)
-    with kept.exclusive():
+    record = SweepRecord.open(Storage(str(storage)), name)
+    with record.exclusive():
         sweep = open_sweep(name, storage)
         with tracker_of(sweep, ends=False) as tracker:
-            if result := kept.result:
+            if result := record.result:
                 show(tracker, sweep, result)
             else:
                 tracker.end("KILLED")
@@ -102,8 +102,8 @@ def replay_trial(
 
     from convene.sweep.replay import replay
 
-    changed = environment.differences(sweep.kept.about.versions, environment.installed())
-    return replay(sweep.kept, sweep.dataset, trial), changed
+    changed = environment.differences(sweep.record.about.versions, environment.installed())
+    return replay(sweep.record, sweep.dataset, trial), changed
 
 
 def write_report(name: str, *, storage: str | Path = DEFAULT_STORAGE, to: str | Path | None = None) -> str:
@@ -132,11 +132,11 @@ def write_report(name: str, *, storage: str | Path = DEFAULT_STORAGE, to: str | 
         if file:
             Storage(str(file.parent)).write(file.name, page.encode())
         else:
-            sweep.kept.write_report(page)
+            sweep.record.write_report(page)
     except OSError as error:
-        where = file or sweep.kept.report
+        where = file or sweep.record.report
         raise InputError(f"{where}: cannot be written: {error.strerror or error}") from None
-    return str(file or sweep.kept.report)
+    return str(file or sweep.record.report)
 
 
 def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_STORAGE) -> Path:
@@ -147,10 +147,10 @@ def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_
     """
     from convene.export import exporter
 
-    kept = SweepRecord.open(Storage(str(storage)), name)
-    if not kept.files.exists(EXPORT):
+    record = SweepRecord.open(Storage(str(storage)), name)
+    if not record.files.exists(EXPORT):
         raise InputError(
-            f"sweep {name}: has no exported ensemble yet; make it with: {kept.command('ensemble')}"
+            f"sweep {name}: has no exported ensemble yet; make it with: {record.command('ensemble')}"
         )
-    with kept.files.at_hand(EXPORT) as folder:
+    with record.files.local_copy(EXPORT) as folder:
         return exporter.copy(folder, Path(to))

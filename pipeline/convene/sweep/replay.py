@@ -29,17 +29,17 @@ class ReplayedEpoch:
         )
 
 
-def replay(kept: SweepRecord, dataset: Dataset, trial: int) -> Iterator[ReplayedEpoch]:
+def replay(record: SweepRecord, dataset: Dataset, trial: int) -> Iterator[ReplayedEpoch]:
     """Trains the trial again, as many epochs as were recorded, with as many threads.
 
     Raises:
         InputError: if the sweep has no record of the trial.
     """
-    record = checkpoint.load_record(kept.files, trial)
-    if record is None:
-        raise InputError(f"trial {trial}: sweep {kept.name} has no record of it")
-    search = record.configuration.search
+    recorded = checkpoint.load_record(record.files, trial)
+    if recorded is None:
+        raise InputError(f"trial {trial}: sweep {record.name} has no record of it")
+    search = recorded.configuration.search
     torch.set_num_threads(max(1, int(search.cpus_per_trial)))
     device = "cuda" if search.gpus_per_trial else "cpu"
-    fit = Fit(record.configuration, dataset.for_training, device)
-    return (ReplayedEpoch(recorded, fit.run_epoch()) for recorded in record.epochs)
+    fit = Fit(recorded.configuration, dataset.for_training, device)
+    return (ReplayedEpoch(epoch, fit.run_epoch()) for epoch in recorded.epochs)

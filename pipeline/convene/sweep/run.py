@@ -27,11 +27,11 @@ from convene.records.open_sweep import (
     open_sweep,
     study_place,
 )
-from convene.records.sweep_record import About, SweepRecord
-from convene.redaction import shown
+from convene.records.sweep_record import SweepMetadata, SweepRecord
+from convene.redaction import redact_url
 from convene.search.study import Study
 from convene.search.time_budget import TimeBudget
-from convene.storage import Storage, StorageError, is_out_of_service
+from convene.storage import Storage, StorageError, is_storage_failure
 from convene.sweep import disk
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def run_sweep(
     say = _before_the_first(config, budget, watch)
     with gpu_sharing.join(address, space, dataset, say) as resources:
         connection.check_storage(store)
-        room = disk.room(space, dataset, resources.most, store)
+        room = disk.disk_usage(space, dataset, resources.most, store)
         say(f"disk: {room}")  # before the first trial, and before anything is written
         if not room.is_enough:
             logger.warning("storage: %s; when it is full the sweep stops, and can be resumed", room)
@@ -101,13 +101,13 @@ def run_sweep(
         about = _about(name, dataset)
         kept_at, study_name = study_place(SweepRecord(store, name), about)
         kept_at.check()
-        kept = SweepRecord.create(store, name, space, about)
-        with kept.exclusive(), _resumable(kept):
+        record = SweepRecord.create(store, name, space, about)
+        with record.exclusive(), _resumable(record):
             study = Study(space, misfit, kept_at, study_name)
             if known:
                 study.take(str(config.search.start_from), known)
-            sweep = OpenSweep(kept, space, dataset, study)
-            with Tracker(SweepRuns(where, kept, space, dataset, fresh=True)) as tracker:
+            sweep = OpenSweep(record, space, dataset, study)
+            with Tracker(SweepRuns(where, record, space, dataset, fresh=True)) as tracker:
                 _search(sweep, resources, tracker, budget, watch)
                 outcome = _finish(sweep, tracker, started)
             return _closed(sweep, outcome, tracker)
@@ -142,11 +142,11 @@ def resume_sweep(
     started = time.monotonic()
     if more < 0:
         raise InputError(f"more = {more}: must be at least 0")
-    kept = SweepRecord.open(Storage(str(storage)), name)
-    with kept.exclusive():
+    record = SweepRecord.open(Storage(str(storage)), name)
+    with record.exclusive():
         sweep = open_sweep(name, storage, overrides, more=more)
         to_train = more > 0 or not sweep.study.has_ended
-        if (result := kept.result) and result.ended and not to_train:
+        if (result := record.result) and result.ended and not to_train:
             return result, False
 
         from convene.cluster import connection, gpu_sharing
@@ -155,14 +155,14 @@ def resume_sweep(
         config = sweep.space.base
         budget = TimeBudget(started, config, test_images=len(sweep.dataset.test))
         say = _before_the_first(config, budget, watch)
-        known = [] if len(sweep.study) else known_trials(sweep.space, sweep.dataset, kept.storage)
+        known = [] if len(sweep.study) else known_trials(sweep.space, sweep.dataset, record.storage)
         with ExitStack() as stack:
             resources = None
             if to_train:
                 joining = gpu_sharing.join(address, sweep.space, sweep.dataset, say)
                 resources = stack.enter_context(joining)
-                connection.check_storage(kept.storage)
-            stack.enter_context(_resumable(kept))
+                connection.check_storage(record.storage)
+            stack.enter_context(_resumable(record))
             tracker = stack.enter_context(tracker_of(sweep))  # which is refused where MLflow is not there
             if more:
                 _enlarge(sweep)
@@ -178,35 +178,39 @@ def _before_the_first(config: Configuration, budget: TimeBudget, watch: Watch) -
     """Tells who watches what happens before the first trial."""
     from convene.sweep.observer import Progress
 
-    return lambda event: watch(Progress(config.search.trials, config.search.quality, budget.end, event=event))
+    return lambda event: watch(
+        Progress(config.search.trials, config.search.primary_objective, budget.end, event=event)
+    )
 
 
 def _enlarge(sweep: OpenSweep) -> None:
     """Records that the search goes on: its study, how many trials it has, and its result so far."""
-    kept = sweep.kept
+    record = sweep.record
     sweep.study.end_search(False)
-    kept.write_space(search_space.override(kept.space, {"search.trials": sweep.space.base.search.trials}))
-    if result := kept.result:
-        kept.write_result(replace(result, ended=False))
+    record.write_space(search_space.override(record.space, {"search.trials": sweep.space.base.search.trials}))
+    if result := record.result:
+        record.write_result(replace(result, ended=False))
 
 
 @contextmanager
-def _resumable(kept: SweepRecord) -> Iterator[None]:
+def _resumable(record: SweepRecord) -> Iterator[None]:
     """Says how to go on after an interruption, or when the storage or the study's database was away."""
-    resume = kept.command("resume")
+    resume = record.command("resume")
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        command = kept.command("sync") if (result := kept.result) and result.ended else resume
+        command = record.command("sync") if (result := record.result) and result.ended else resume
         raise Interrupted(f"interrupted; go on with: {command}") from None
     except StorageInternalError as error:
         raise WorkError(f"the study's database does not answer; then: {resume}\n  {error}") from None
     except OSError as error:
-        if not is_out_of_service(error):
+        if not is_storage_failure(error):
             raise
         if isinstance(error, StorageError):
             raise WorkError(f"storage {error}; when it is back: {resume}") from None
-        raise WorkError(f"storage {kept.storage.root}: {error.strerror}; make room, then: {resume}") from None
+        raise WorkError(
+            f"storage {record.storage.root}: {error.strerror}; make room, then: {resume}"
+        ) from None
 
 
 def _search(
@@ -231,8 +235,8 @@ def _closed(sweep: OpenSweep, outcome: "Outcome", tracker: "Tracker") -> "Outcom
     return note_waiting(sweep, outcome, tracker)
 
 
-def _about(name: str, dataset: Dataset) -> About:
-    return About(
+def _about(name: str, dataset: Dataset) -> SweepMetadata:
+    return SweepMetadata(
         name=name,
         id=uuid.uuid4().hex,
         created=sweep_record.now(),
@@ -242,5 +246,5 @@ def _about(name: str, dataset: Dataset) -> About:
         fingerprint=dataset.fingerprint,
         test_sha256=dataset.test.sha256,
         versions=environment.installed(),
-        study=shown(os.environ.get("OPTUNA_STORAGE", "")),
+        study=redact_url(os.environ.get("OPTUNA_STORAGE", "")),
     )

@@ -136,7 +136,9 @@ def _tune(sweep: OpenSweep, searcher: Searcher, observer: Observer, gpus: float,
     device = _GPU_DEVICE if gpus else "cpu"
     threads = max(1, int(search.cpus_per_trial))
     worker = tune.with_resources(
-        tune.with_parameters(TrialWorker, sweep=sweep.kept.files, data=data, device=device, threads=threads),
+        tune.with_parameters(
+            TrialWorker, sweep=sweep.record.files, data=data, device=device, threads=threads
+        ),
         {"cpu": search.cpus_per_trial, "gpu": math.ceil(gpus) if alone else gpus},
     )
     with tempfile.TemporaryDirectory(prefix="convene-tune-") as scratch:

@@ -10,7 +10,7 @@ from ray import tune
 from convene.config.schema import Configuration
 from convene.datasets import TrainingData
 from convene.errors import last_line
-from convene.storage import Storage, is_out_of_service
+from convene.storage import Storage, is_storage_failure
 from convene.training import checkpoint
 from convene.training.metrics import Epoch
 
@@ -65,7 +65,7 @@ class TrialWorker(tune.Trainable):
         except DivergenceError as error:
             return {"failure": str(error), "done": True}
         except OSError as error:
-            if not is_out_of_service(error):
+            if not is_storage_failure(error):
                 raise
             return {"storage": error.strerror or str(error), "errno": error.errno, "done": True}
         except (MemoryError, RuntimeError) as error:

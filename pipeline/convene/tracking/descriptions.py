@@ -23,9 +23,9 @@ _VERBS = {
 }
 
 
-def trial(kept: SweepRecord, space: SearchSpace, view: TrialView, standing: Standing | None = None) -> str:
+def trial(record: SweepRecord, space: SearchSpace, view: TrialView, standing: Standing | None = None) -> str:
     """Of a trial's run: what it is, how it ended, how good it is, and what was searched."""
-    lines = [f"**Trial {view.number} of sweep {kept.name}**: {_state(view)}."]
+    lines = [f"**Trial {view.number} of sweep {record.name}**: {_state(view)}."]
     if view.epochs:
         lines.append(f"{_validated(view.epochs[-1])}.")
     if standing and standing.rank:
@@ -42,14 +42,14 @@ def trial(kept: SweepRecord, space: SearchSpace, view: TrialView, standing: Stan
         if name in view.settings
     ]
     commands = {
-        f"{kept.command('replay')} {view.number}": "run it again outside Ray: is its curve the same?",
-        f"{kept.command('show')} features --trial {view.number}": "what each of its layers makes of an image",
+        f"{record.command('replay')} {view.number}": "run it again outside Ray and compare the curves",
+        f"{record.command('show')} features --trial {view.number}": "the feature maps of its layers",
     }
     return "\n\n".join([" ".join(lines), *_part("Searched", searched), *_commands(commands)])
 
 
 def sweep(
-    kept: SweepRecord,
+    record: SweepRecord,
     space: SearchSpace,
     dataset: Dataset,
     outcome: Outcome | None,
@@ -58,14 +58,14 @@ def sweep(
     """Of a sweep's own run: what was searched, what came of it, and where that is.
 
     Args:
-        kept: its name and folder.
+        record: its name and folder.
         space: what it searches.
         dataset: its images.
         outcome: what the final stage found, if there was one.
         links: other pages, by what they show.
     """
     what = (
-        f"**Sweep {kept.name}**: convolutional networks for {formatting.escape(dataset.name)} "
+        f"**Sweep {record.name}**: convolutional networks for {formatting.escape(dataset.name)} "
         f"({len(dataset.train):,} images to train on, {len(dataset.valid):,} to validate by, "
         f"{len(dataset.test):,} to test once). The search improves {', '.join(space.base.search.objectives)}."
     )
@@ -75,16 +75,16 @@ def sweep(
         found = _result(outcome)
     pages = " · ".join(formatting.link(what, page) for what, page in links.items())
     searched = [(f"`{name}`", _among(of.given)) for name, of in space.searched.items()]
-    commands = {kept.command(verb): meaning for verb, meaning in _VERBS.items()}
+    commands = {record.command(verb): meaning for verb, meaning in _VERBS.items()}
     parts = [pages, found, what, _places(outcome) if outcome else ""]
     return "\n\n".join([part for part in parts if part] + _part("Searched", searched) + _commands(commands))
 
 
-def ensemble(kept: SweepRecord, scored: ScoredEnsemble, pages: Mapping[int, str | None], model: str) -> str:
+def ensemble(record: SweepRecord, scored: ScoredEnsemble, pages: Mapping[int, str | None], model: str) -> str:
     """Of an ensemble's run: its members, weights and scores, and how to use it.
 
     Args:
-        kept: the sweep.
+        record: the sweep.
         scored: the ensemble.
         pages: of the members' runs, by trial, as far as there are.
         model: the address of the registered version: `models:/digits-ensemble/3`.
@@ -99,7 +99,8 @@ def ensemble(kept: SweepRecord, scored: ScoredEnsemble, pages: Mapping[int, str 
     ]
     reads = "once, for this score" if scored.test_reads == 1 else f"{scored.test_reads} times for this sweep"
     what = (
-        f"**The ensemble of sweep {kept.name}**: the weighted mean of the logits of {len(members)} networks, "
+        f"**The ensemble of sweep {record.name}**: the weighted mean of the logits of "
+        f"{len(members)} networks, "
         "chosen by validation images alone."
     )
     score = (
@@ -108,7 +109,7 @@ def ensemble(kept: SweepRecord, scored: ScoredEnsemble, pages: Mapping[int, str 
         f"The test set was read {reads}."
     )
     return "\n\n".join(
-        [what, score, formatting.bullets(members), _use(model), _export(kept.command("export"))]
+        [what, score, formatting.bullets(members), _use(model), _export(record.command("export"))]
     )
 
 
@@ -135,11 +136,11 @@ def model(dataset: Dataset) -> str:
     )
 
 
-def version(kept: SweepRecord, dataset: Dataset, scored: ScoredEnsemble) -> str:
+def version(record: SweepRecord, dataset: Dataset, scored: ScoredEnsemble) -> str:
     """Of a version of the registered model: where it came from and how good it is."""
     trials = ", ".join(str(member.trial) for member in scored.members)
     return (
-        f"Sweep {kept.name}, trials {trials}: {_score(scored)} Its validation loss is "
+        f"Sweep {record.name}, trials {trials}: {_score(scored)} Its validation loss is "
         f"{scored.valid_loss:.4f}: `champion` is the version with the least on the same data "
         f"(fingerprint `{dataset.fingerprint[:12]}`)."
     )
@@ -169,7 +170,7 @@ def _validated(last: Epoch) -> str:
 
 
 def _quality(space: SearchSpace) -> str:
-    return f"`{space.base.search.quality}`"
+    return f"`{space.base.search.primary_objective}`"
 
 
 def _score(scored: ScoredEnsemble) -> str:

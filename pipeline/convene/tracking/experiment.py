@@ -11,8 +11,8 @@ from urllib.parse import unquote
 
 from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
-from convene.records.sweep_record import About
-from convene.redaction import scrubbed, shown
+from convene.records.sweep_record import SweepMetadata
+from convene.redaction import redact, redact_url
 from convene.tracking import descriptions
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ class TrackingPlace:
     @property
     def shown(self) -> str:
         """The URI as it may be shown and recorded: without its password."""
-        return shown(self.uri)
+        return redact_url(self.uri)
 
 
 def first_line(error: Exception) -> str:
     """What an error of MLflow says, on one line and without secrets."""
-    return scrubbed(f"{type(error).__name__}: {error}".splitlines()[0])
+    return redact(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def connect(where: TrackingPlace, dataset: Dataset) -> tuple["MlflowClient", str
 
 
 def show(
-    client: "MlflowClient", experiment_id: str, space: SearchSpace, about: About, dataset: Dataset
+    client: "MlflowClient", experiment_id: str, space: SearchSpace, about: SweepMetadata, dataset: Dataset
 ) -> None:
     """Gives the experiment its views, with the columns of this sweep, and a description where it has none."""
     links = {"Sweeps with their trials": view_page(experiment_id, SWEEPS)}
@@ -100,7 +100,7 @@ def show(
             client.set_experiment_tag(experiment_id, name, value)
 
 
-def views(space: SearchSpace, about: About) -> dict[str, str]:
+def views(space: SearchSpace, about: SweepMetadata) -> dict[str, str]:
     """Tags of an experiment that are views of it: two in the menu `Views`, and the sweep's own leaderboard.
 
     They are written as MLflow's page (3.17) writes those that a person saves. It nests trials under their
@@ -110,7 +110,7 @@ def views(space: SearchSpace, about: About) -> dict[str, str]:
     columns += [f"tags.`{name}`" for name in _TAGS]
     search = space.base.search
     ended = "attributes.status = 'FINISHED' and tags.`convene.part` != 'sweep'"
-    order = {"orderByKey": f"metrics.`{search.quality}`", "orderByAsc": search.falls}
+    order = {"orderByKey": f"metrics.`{search.primary_objective}`", "orderByAsc": search.minimize}
     best = {"selectedColumns": columns, "searchFilter": ended, **order}
     return {
         _VIEW + SWEEPS: _named("Sweeps", about, {"selectedColumns": columns}),
@@ -122,7 +122,7 @@ def views(space: SearchSpace, about: About) -> dict[str, str]:
     }
 
 
-def _named(name: str, about: About, state: Mapping[str, Any]) -> str:
+def _named(name: str, about: SweepMetadata, state: Mapping[str, Any]) -> str:
     """A view as the menu lists it."""
     from datetime import datetime
 
@@ -146,7 +146,7 @@ def model_page(name: str) -> str:
     return f"#/models/{name}{_PAGE}"
 
 
-def page(where: TrackingPlace, about: About, *, run: bool) -> str | None:
+def page(where: TrackingPlace, about: SweepMetadata, *, run: bool) -> str | None:
     """The page of a sweep's own run, or of all sweeps on the same data; None where MLflow has none."""
     from mlflow import MlflowClient
 
@@ -161,7 +161,7 @@ def page(where: TrackingPlace, about: About, *, run: bool) -> str | None:
     return run_page(found.experiment_id, runs[0].info.run_id) if runs else None
 
 
-def part_of(about: About, part: str = "") -> str:
+def part_of(about: SweepMetadata, part: str = "") -> str:
     """What to search for: the run of a part of a sweep: "sweep", "ensemble …" or a trial's number; or all."""
     wanted = f"tags.`convene.id` = '{about.id}'"
     return f"{wanted} and tags.`convene.part` = '{part}'" if part else wanted

@@ -21,7 +21,7 @@ def register(
     client: "MlflowClient",
     run_id: str,
     export: Path,
-    kept: SweepRecord,
+    record: SweepRecord,
     dataset: Dataset,
     scored: ScoredEnsemble,
 ) -> str:
@@ -45,7 +45,7 @@ def register(
                 f"models:/{model_id}",
                 run_id,
                 {"convene.fingerprint": dataset.fingerprint, "convene.valid_loss": str(scored.valid_loss)},
-                description=descriptions.version(kept, dataset, scored),
+                description=descriptions.version(record, dataset, scored),
                 model_id=model_id,
             )
     if scored.valid_loss < _champion_loss(client, name, dataset):

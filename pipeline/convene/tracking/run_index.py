@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from convene.datasets import Dataset
-from convene.records.sweep_record import About
+from convene.records.sweep_record import SweepMetadata
 from convene.tracking import experiment
 from convene.tracking.experiment import TrackingPlace
 
@@ -19,7 +19,7 @@ _AT_ONCE = 1000  # runs that are asked for
 
 
 @final
-class Parts:
+class RunIndex:
     """A part is "sweep", "ensemble 1" for that of the first opening of the test set, or a trial's number.
 
     Args:
@@ -29,7 +29,7 @@ class Parts:
         fresh: whether the sweep is new, and MLflow need not be asked what it has.
     """
 
-    def __init__(self, where: TrackingPlace, about: About, dataset: Dataset, *, fresh: bool) -> None:
+    def __init__(self, where: TrackingPlace, about: SweepMetadata, dataset: Dataset, *, fresh: bool) -> None:
         self.experiment_id = ""
         self._where, self._about, self._dataset, self._fresh = where, about, dataset, fresh
         self._client: MlflowClient | None = None

@@ -13,7 +13,7 @@ from convene.records.trials import Standing, TrialView
 from convene.tracking import descriptions, experiment, model_registry
 from convene.tracking.descriptions import NOTE
 from convene.tracking.experiment import TrackingPlace
-from convene.tracking.run_index import Parts, now, text
+from convene.tracking.run_index import RunIndex, now, text
 
 STATUSES = {"RUNNING": "RUNNING", "COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
@@ -35,7 +35,7 @@ class SweepRuns:
 
     Args:
         where: the place to record.
-        kept: the sweep.
+        record: the sweep.
         space: what it searches.
         dataset: recorded as the input of every run.
         fresh: whether the sweep is new, and MLflow need not be asked what it has.
@@ -44,7 +44,7 @@ class SweepRuns:
     def __init__(
         self,
         where: TrackingPlace,
-        kept: SweepRecord,
+        record: SweepRecord,
         space: SearchSpace,
         dataset: Dataset,
         *,
@@ -52,9 +52,9 @@ class SweepRuns:
     ) -> None:
         self.where = where
         self.parent: str | None = None
-        self._kept, self._space, self._dataset = kept, space, dataset
-        self._about = kept.about
-        self._parts = Parts(where, self._about, dataset, fresh=fresh)
+        self._kept, self._space, self._dataset = record, space, dataset
+        self._about = record.about
+        self._parts = RunIndex(where, self._about, dataset, fresh=fresh)
         self._shown: dict[int, _Shown] = {}
         self._run_ids: dict[int, str] = {}
 

@@ -129,16 +129,16 @@ class Tracker:
         """Hands over a trial; an older picture of it that was not written yet is dropped."""
         self._put(view.number, lambda: self._runs.show_trial(view))
 
-    def show_result(self, outcome: Outcome, kept: SweepRecord, tags: Mapping[str, str]) -> None:
+    def show_result(self, outcome: Outcome, record: SweepRecord, tags: Mapping[str, str]) -> None:
         """Hands over the ensemble, its scores and the sweep's files and tags, and ends the sweep's run."""
 
         def show_ensemble() -> None:
-            with kept.files.at_hand(EXPORT) as export:
+            with record.files.local_copy(EXPORT) as export:
                 self._runs.show_ensemble(outcome.scored, export)
 
         def end() -> None:
             with ExitStack() as stack:
-                files = tuple(stack.enter_context(kept.files.at_hand(file)) for file in kept.artifacts)
+                files = tuple(stack.enter_context(record.files.local_copy(file)) for file in record.artifacts)
                 self._runs.end_sweep("FINISHED", outcome, files, tags)
 
         self._put("ensemble", show_ensemble)
@@ -166,7 +166,7 @@ class Tracker:
         """The run of each trial that MLflow has."""
         return self._runs.run_ids()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Waits until MLflow has everything, or does not take it."""
         with self._changed:
             self._changed.wait_for(lambda: not self._pending or self._failing)
@@ -214,9 +214,9 @@ class Tracker:
                 if key not in self._told:
                     logger.warning("MLflow refuses the record of %s: %s", key, experiment.first_line(error))
                     self._told.add(key)
-                self._took(key, write, refused=True)
+                self._mark_written(key, write, refused=True)
             else:
-                self._took(key, write)
+                self._mark_written(key, write)
         return True
 
     def _note_away(self, error: Exception) -> None:
@@ -226,7 +226,7 @@ class Tracker:
             self._failing = True
             self._changed.notify_all()
 
-    def _took(self, key: int | str, write: Callable[[], None], *, refused: bool = False) -> None:
+    def _mark_written(self, key: int | str, write: Callable[[], None], *, refused: bool = False) -> None:
         with self._changed:
             self._failing = False
             if self._pending.get(key) is write:

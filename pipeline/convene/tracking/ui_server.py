@@ -36,7 +36,7 @@ class Server:
         allowed_hosts: Sequence[str] = (),
         name: str | None = None,
     ) -> None:
-        kept = SweepRecord.open(storage, name) if name else _newest(storage)
+        record = SweepRecord.open(storage, name) if name else _newest(storage)
         where = tracker.place(storage)
         if where.artifacts and not storage.exists("mlflow.db"):
             raise InputError(f"storage = {storage.root}: nothing was recorded there yet")
@@ -46,10 +46,10 @@ class Server:
         called = _outward() if host in _EVERYWHERE else host
         at = f"http://[{called}]:{port}" if ":" in called else f"http://{called}:{port}"
         self.serves = not where.is_server and _is_to_start(where.uri, at, host, port)
-        page = experiment.page(where, kept.about, run=bool(name)) if kept else ""
-        if page is None and name and kept:
+        page = experiment.page(where, record.about, run=bool(name)) if record else ""
+        if page is None and name and record:
             raise InputError(
-                f"sweep {name}: MLflow has no record of it; write it with: {kept.command('sync')}"
+                f"sweep {name}: MLflow has no record of it; write it with: {record.command('sync')}"
             )
         self.url = f"{where.shown.rstrip('/') if where.is_server else at}/{page or ''}"
 
@@ -113,7 +113,7 @@ def _outward() -> str:
 
 def _newest(storage: Storage) -> SweepRecord | None:
     sweeps = [SweepRecord(storage, name) for name in sweep_record.names(storage)]
-    return max(sweeps, key=lambda kept: kept.about.created, default=None)
+    return max(sweeps, key=lambda record: record.about.created, default=None)
 
 
 def _is_to_start(uri: str, at: str, host: str, port: int) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from convene.config.schema import NetworkConfig
-from convene.training.shapes import filters, misfit, pool_stride, size_after
+from convene.training.shapes import filters, pool_stride, shape_error, size_after
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -50,7 +50,7 @@ class ConvNet(nn.Module):
         deviation: NDArray[np.float32],
     ) -> None:
         super().__init__()
-        if problem := misfit(config, image_shape):
+        if problem := shape_error(config, image_shape):
             raise ValueError(problem)
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("deviation", torch.tensor(deviation))

@@ -49,7 +49,7 @@ def size_after(config: NetworkConfig, size: int) -> int:
     return pooled(config, convolved(config, size))
 
 
-def misfit(config: NetworkConfig, image_shape: tuple[int, int, int]) -> str | None:
+def shape_error(config: NetworkConfig, image_shape: tuple[int, int, int]) -> str | None:
     """Why the network does not fit images of (channels, height, width), or None where it does."""
     size = min(image_shape[1:])
     for block in range(1, len(filters(config)) + 1):

@@ -7,7 +7,7 @@ from typing import Any
 
 from convene.config.schema import Configuration, NetworkConfig
 from convene.config.search_space import SearchSpace
-from convene.training.shapes import filters, misfit, parameter_count
+from convene.training.shapes import filters, parameter_count, shape_error
 
 _TENSOR = 160  # name, type, shape and place of a tensor in a file
 
@@ -62,7 +62,7 @@ def largest(space: SearchSpace, image_shape: tuple[int, int, int], classes: int)
     """
     values: dict[str, list[Any]] = {}
     for name, searched in space.searched.items():
-        options = [*(searched.candidates or searched.allowed), *searched.otherwise(name)]
+        options = [*(searched.candidates or searched.allowed), *searched.inactive_default(name)]
         if name in _EITHER_WAY:
             values[name] = options
         elif name in _LARGER:
@@ -72,6 +72,10 @@ def largest(space: SearchSpace, image_shape: tuple[int, int, int], classes: int)
         for combination in itertools.product(*values.values())
     )
     return max(
-        (configuration for configuration in combined if misfit(configuration.network, image_shape) is None),
+        (
+            configuration
+            for configuration in combined
+            if shape_error(configuration.network, image_shape) is None
+        ),
         key=lambda configuration: network_bytes(configuration.network, image_shape, classes),
     )

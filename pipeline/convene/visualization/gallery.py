@@ -15,7 +15,7 @@ from convene.tracking import experiment, tracker
 from convene.tracking.sweep_runs import SweepRuns
 from convene.visualization import images, model_view, views
 from convene.visualization.model_view import Subject
-from convene.visualization.views import KINDS, OF_ONE_NETWORK, Wish
+from convene.visualization.views import KINDS, OF_ONE_NETWORK, ViewOptions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ class Shown:
     numbers: dict[str, Any]
 
 
-def show(name: str, what: str, wish: Wish, *, storage: str | Path, to: Path | None = None) -> Shown:
+def show(name: str, what: str, wish: ViewOptions, *, storage: str | Path, to: Path | None = None) -> Shown:
     """Draws pictures of a recorded sweep, also of one that is not finished.
 
     Args:
@@ -53,30 +53,30 @@ def show(name: str, what: str, wish: Wish, *, storage: str | Path, to: Path | No
         InputError: if there is no such sweep, trial, layer, channel or image, saying which there are, or the
             folder cannot be written to.
     """
-    kept = SweepRecord.open(Storage(str(storage)), name)
+    record = SweepRecord.open(Storage(str(storage)), name)
     if wish.ensemble and what in OF_ONE_NETWORK:
         raise InputError(f"--ensemble: {what} are those of one network; name one of its members with --trial")
-    dataset = recorded_data(kept)
+    dataset = recorded_data(record)
     of, part, stem = "data", "sweep", ""
     if what == "samples":
         exhibit = views.samples(dataset, wish)
     else:
-        chosen = _chosen(kept, dataset, what, wish)
+        chosen = _chosen(record, dataset, what, wish)
         of, part, stem = chosen.name, chosen.part, f"{chosen.stem}-"
         exhibit = KINDS[what](chosen, wish)
-    folder = Storage(str(to)) if to else kept.files / _FOLDER
+    folder = Storage(str(to)) if to else record.files / _FOLDER
     files = _write(folder, {f"{stem}{end}.png": figure for end, figure in exhibit.figures.items()})
-    logged = _log(kept, dataset, part, folder, files) if files else False
-    return Shown(name, what, of, tuple(map(folder.at, files)), logged, exhibit.numbers)
+    logged = _log(record, dataset, part, folder, files) if files else False
+    return Shown(name, what, of, tuple(map(folder.uri, files)), logged, exhibit.numbers)
 
 
-def _chosen(kept: SweepRecord, dataset: Dataset, what: str, wish: Wish) -> Subject:
+def _chosen(record: SweepRecord, dataset: Dataset, what: str, wish: ViewOptions) -> Subject:
     """The ensemble where that makes sense, else the best single trial; or what is wished for."""
     if wish.trial is not None:
-        return model_view.of_trial(kept, dataset, wish.trial)
+        return model_view.of_trial(record, dataset, wish.trial)
     if what in OF_ONE_NETWORK:
-        return model_view.best_single(kept, dataset)
-    return model_view.of_ensemble(kept, dataset)
+        return model_view.best_single(record, dataset)
+    return model_view.of_ensemble(record, dataset)
 
 
 def _write(folder: Storage, figures: dict[str, "Figure"]) -> list[str]:
@@ -88,12 +88,12 @@ def _write(folder: Storage, figures: dict[str, "Figure"]) -> list[str]:
     return list(figures)
 
 
-def _log(kept: SweepRecord, dataset: Dataset, part: str, folder: Storage, names: list[str]) -> bool:
+def _log(record: SweepRecord, dataset: Dataset, part: str, folder: Storage, names: list[str]) -> bool:
     try:
-        where = tracker.place(kept.storage)
-        runs = SweepRuns(where, kept, kept.space, dataset, fresh=False)
+        where = tracker.place(record.storage)
+        runs = SweepRuns(where, record, record.space, dataset, fresh=False)
         with ExitStack() as stack:
-            files = [stack.enter_context(folder.at_hand(name)) for name in names]
+            files = [stack.enter_context(folder.local_copy(name)) for name in names]
             return runs.add_files(part, files, _FOLDER)
     except Exception as error:  # the pictures are made, whatever a database or a server comes up with
         logger.warning("MLflow does not take the pictures: %s", experiment.first_line(error))

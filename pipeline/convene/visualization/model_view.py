@@ -26,7 +26,7 @@ Probabilities = NDArray[np.floating]  # [example, class]
 class Subject:
     """The ensemble or a trial of a recorded sweep. A trial is an ensemble of one."""
 
-    kept: SweepRecord
+    record: SweepRecord
     dataset: Dataset
     name: str
     """`ensemble` or `trial 17`."""
@@ -41,18 +41,18 @@ class Subject:
 
     def valid_probabilities(self) -> Probabilities:
         """Of the validation images, from the stored logits."""
-        logits = {m.trial: checkpoint.load_logits(self.kept.files, m.trial) for m in self.members}
+        logits = {m.trial: checkpoint.load_logits(self.record.files, m.trial) for m in self.members}
         return diagnostics.probabilities(average(logits, self.members))
 
     def networks(self) -> AveragedLogits:
         """The members' networks, in evaluation mode. Raises InputError where one was not kept."""
         for member in self.members:
-            if not checkpoint.has_network(self.kept.files, member.trial):
-                has = [n for n in _trials(self.kept) if checkpoint.has_network(self.kept.files, n)]
+            if not checkpoint.has_network(self.record.files, member.trial):
+                has = [n for n in _trials(self.record) if checkpoint.has_network(self.record.files, n)]
                 raise InputError(
                     f"trial {member.trial}: its network was not kept (ensemble.keep); kept are {ranges(has)}"
                 )
-        return ensemble.load_members(self.kept, self.dataset, Selection(self.members, 0.0, 0.0))
+        return ensemble.load_members(self.record, self.dataset, Selection(self.members, 0.0, 0.0))
 
     def network(self) -> ConvNet:
         """The first member's network; see `networks`."""
@@ -62,52 +62,52 @@ class Subject:
 
     def network_config(self) -> NetworkConfig:
         """The first member's architecture."""
-        record = checkpoint.load_record(self.kept.files, self.members[0].trial)
+        record = checkpoint.load_record(self.record.files, self.members[0].trial)
         assert record, "a member has logits, and its record was written after them"
         return record.configuration.network
 
 
-def of_trial(kept: SweepRecord, dataset: Dataset, number: int) -> Subject:
+def of_trial(record: SweepRecord, dataset: Dataset, number: int) -> Subject:
     """One trial. Raises InputError, naming those that there are, where it has left nothing."""
-    if number not in (trials := _trials(kept)):
+    if number not in (trials := _trials(record)):
         raise InputError(
-            f"--trial {number}: sweep {kept.name} has no finished epoch of it; "
+            f"--trial {number}: sweep {record.name} has no finished epoch of it; "
             f"there are trials {ranges(trials) or 'none'}"
         )
-    return Subject(kept, dataset, f"trial {number}", str(number), (Member(number, 1.0),))
+    return Subject(record, dataset, f"trial {number}", str(number), (Member(number, 1.0),))
 
 
-def of_ensemble(kept: SweepRecord, dataset: Dataset) -> Subject:
+def of_ensemble(record: SweepRecord, dataset: Dataset) -> Subject:
     """The ensemble that was scored last, or what would be chosen of a sweep that has not come so far.
 
     Raises:
         InputError: if no trial has finished an epoch, with what went wrong in each.
     """
-    if result := kept.result:
+    if result := record.result:
         members = tuple(Member(member["trial"], member["weight"]) for member in result.ensemble["members"])
-        return Subject(kept, dataset, "ensemble", f"ensemble {result.test_reads}", members)
-    config = kept.space.base.ensemble
-    chosen = ensemble.choose(kept, _candidates(kept), dataset.valid.labels, config)
-    return Subject(kept, dataset, "ensemble", "sweep", chosen.members)
+        return Subject(record, dataset, "ensemble", f"ensemble {result.test_reads}", members)
+    config = record.space.base.ensemble
+    chosen = ensemble.choose(record, _candidates(record), dataset.valid.labels, config)
+    return Subject(record, dataset, "ensemble", "sweep", chosen.members)
 
 
-def best_single(kept: SweepRecord, dataset: Dataset) -> Subject:
+def best_single(record: SweepRecord, dataset: Dataset) -> Subject:
     """The first of the ensemble's members, which are in the order of their ranks."""
-    return of_trial(kept, dataset, of_ensemble(kept, dataset).members[0].trial)
+    return of_trial(record, dataset, of_ensemble(record, dataset).members[0].trial)
 
 
-def _trials(kept: SweepRecord) -> list[int]:
+def _trials(record: SweepRecord) -> list[int]:
     """Numbers of the trials that have finished an epoch."""
-    folders = kept.files.names("trials")
-    return [int(name) for name in folders if kept.files.exists(f"trials/{name}/trial.json")]
+    folders = record.files.names("trials")
+    return [int(name) for name in folders if record.files.exists(f"trials/{name}/trial.json")]
 
 
-def _candidates(kept: SweepRecord) -> list[int]:
+def _candidates(record: SweepRecord) -> list[int]:
     """The complete trials; where there is none yet, those that were stopped, then those that are at work."""
-    left, trials = set(_trials(kept)), open_sweep.recorded_trials(kept)
+    left, trials = set(_trials(record)), open_sweep.recorded_trials(record)
     for state in ("COMPLETE", "PRUNED", "RUNNING"):
         found = [trial.number for trial in trials if trial.state == state and trial.number in left]
         if found:
             return found
     reasons = "".join(f"\n  trial {t.number}: {t.state} {t.reason or ''}" for t in trials)
-    raise InputError(f"sweep {kept.name}: no trial has finished, so there is no network to show{reasons}")
+    raise InputError(f"sweep {record.name}: no trial has finished, so there is no network to show{reasons}")

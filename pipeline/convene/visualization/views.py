@@ -35,7 +35,7 @@ _COLORS = ("red", "green", "blue")  # the channels of colour images
 
 
 @dataclass(frozen=True)
-class Wish:
+class ViewOptions:
     """What is to be shown, and of what; `None` leaves the choice to each kind of picture."""
 
     trial: int | None = None
@@ -67,7 +67,7 @@ class Example:
     truth: int | None = None
 
 
-def samples(dataset: Dataset, wish: Wish) -> Exhibit:
+def samples(dataset: Dataset, wish: ViewOptions) -> Exhibit:
     """Some images of each class that has any, of no more than ten classes."""
     random = np.random.default_rng(wish.seed)
     labels, classes = dataset.valid.labels, dataset.classes
@@ -85,7 +85,7 @@ def samples(dataset: Dataset, wish: Wish) -> Exhibit:
     return Exhibit({"samples": figure}, {"images": shown})
 
 
-def filters(chosen: Subject, wish: Wish) -> Exhibit:
+def filters(chosen: Subject, wish: ViewOptions) -> Exhibit:
     """The first two layers, or the one that is asked for, from one input channel."""
     convolutions = [_convolution(block) for block in chosen.network().blocks]
     layers = [_checked_layer(wish.layer, chosen, convolutions)] if wish.layer is not None else [1, 2]
@@ -112,7 +112,7 @@ def filters(chosen: Subject, wish: Wish) -> Exhibit:
     return Exhibit(figures, {"layers": numbers})
 
 
-def features(chosen: Subject, wish: Wish) -> Exhibit:
+def features(chosen: Subject, wish: ViewOptions) -> Exhibit:
     """What each layer makes of one image: its convolution, and what goes on to the next layer."""
     network, config = chosen.network(), chosen.network_config()
     blocks = list(network.blocks)
@@ -137,7 +137,7 @@ def features(chosen: Subject, wish: Wish) -> Exhibit:
     return Exhibit(figures, {"image": named[0].name, "layers": numbers})
 
 
-def errors(chosen: Subject, wish: Wish) -> Exhibit:
+def errors(chosen: Subject, wish: ViewOptions) -> Exhibit:
     """The nine errors that the network was surest of."""
     probabilities, labels = chosen.valid_probabilities(), chosen.dataset.valid.labels
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
@@ -155,7 +155,7 @@ def errors(chosen: Subject, wish: Wish) -> Exhibit:
     return Exhibit({"errors": images.errors(predicted, chosen.dataset.classes, title)}, numbers)
 
 
-def confusion(chosen: Subject, wish: Wish) -> Exhibit:
+def confusion(chosen: Subject, wish: ViewOptions) -> Exhibit:
     """How many validation images of each class are taken for which."""
     labels, classes = chosen.dataset.valid.labels, chosen.dataset.classes
     counts = diagnostics.confusion(chosen.valid_probabilities(), labels)
@@ -166,7 +166,7 @@ def confusion(chosen: Subject, wish: Wish) -> Exhibit:
     return Exhibit({"confusion": figure}, numbers)
 
 
-def predict(chosen: Subject, wish: Wish) -> Exhibit:
+def predict(chosen: Subject, wish: ViewOptions) -> Exhibit:
     """What is predicted for the named images, or for some at random."""
     dataset = chosen.dataset
     drawn = np.random.default_rng(wish.seed).permutation(len(dataset.valid))[:_RANDOM]
@@ -184,7 +184,7 @@ def predict(chosen: Subject, wish: Wish) -> Exhibit:
     return Exhibit({"predict": figure}, {"predictions": rows})
 
 
-KINDS: dict[str, Callable[[Subject, Wish], Exhibit]] = {
+KINDS: dict[str, Callable[[Subject, ViewOptions], Exhibit]] = {
     "filters": filters,
     "features": features,
     "errors": errors,
@@ -196,7 +196,7 @@ OF_ONE_NETWORK = ("filters", "features")
 
 
 def _of(chosen: Subject) -> str:
-    return f"{chosen.kept.name}, {chosen.name}"
+    return f"{chosen.record.name}, {chosen.name}"
 
 
 def _predicted(example: Example, probabilities: Probabilities) -> Predicted:

@@ -1,20 +1,26 @@
 """Figures for plotly.js: pure functions of what was measured. Colours are roles, which a page resolves."""
 
 from convene.visualization.figures.figure import DARK, LIGHT, Figure, words
-from convene.visualization.figures.front import Weighed, front
 from convene.visualization.figures.parameters import importances, parallel_coordinates
 from convene.visualization.figures.scores import Score, accuracies, confidences, ensemble_sizes, reliability
-from convene.visualization.figures.search import Course, history, learning_curves
-from convene.visualization.figures.trade_off import Candidate, pareto_front, simplest, trade_off
+from convene.visualization.figures.search import LearningCurve, history, learning_curves
+from convene.visualization.figures.trade_offs import (
+    Candidate,
+    ParetoPoint,
+    front,
+    pareto_front,
+    simplest,
+    trade_off,
+)
 
 __all__ = [
     "DARK",
     "LIGHT",
     "Candidate",
-    "Course",
     "Figure",
+    "LearningCurve",
+    "ParetoPoint",
     "Score",
-    "Weighed",
     "accuracies",
     "confidences",
     "ensemble_sizes",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convene.ensemble.diagnostics import CalibrationBin
-from convene.ensemble.selection import Ensembled
+from convene.ensemble.selection import EnsembleScore
 from convene.training.metrics import share_interval
 from convene.visualization.figures.figure import Figure, axis, line, points, scale
 
@@ -47,7 +47,7 @@ def accuracies(scores: Sequence[Score]) -> Figure:
 
 
 def ensemble_sizes(
-    ensembled: Sequence[Ensembled], chosen: Ensembled | None, images: int, measure: str
+    ensembled: Sequence[EnsembleScore], chosen: EnsembleScore | None, images: int, measure: str
 ) -> Figure:
     """A measure of the best k networks' ensemble by k; an accuracy with its 95 % band.
 

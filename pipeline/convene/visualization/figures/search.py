@@ -12,7 +12,7 @@ _CURVES = 60  # that are drawn beside the members': more would be a grey area
 
 
 @dataclass(frozen=True)
-class Course:
+class LearningCurve:
     """How a trial went: its number, how it ended, and the objective after each epoch."""
 
     trial: int
@@ -25,7 +25,9 @@ class Course:
         return self.values[-1]
 
 
-def history(courses: Sequence[Course], objective: str, members: Iterable[int], minimize: bool) -> Figure:
+def history(
+    courses: Sequence[LearningCurve], objective: str, members: Iterable[int], minimize: bool
+) -> Figure:
     """Each trial's last value by its number; the best so far; stopped and failed trials told apart."""
     scored = [course for course in courses if course.values and math.isfinite(course.last)]
     inside = set(members)
@@ -67,7 +69,7 @@ def history(courses: Sequence[Course], objective: str, members: Iterable[int], m
     return Figure([trace for trace in data if trace["x"]], layout)
 
 
-def learning_curves(courses: Sequence[Course], objective: str, members: Iterable[int]) -> Figure:
+def learning_curves(courses: Sequence[LearningCurve], objective: str, members: Iterable[int]) -> Figure:
     """The objective by epoch: the ensemble's members, and as many others as can be told apart."""
     inside = set(members)
     scored = [course for course in courses if course.values]
@@ -86,7 +88,7 @@ def learning_curves(courses: Sequence[Course], objective: str, members: Iterable
     return Figure(data, {"xaxis": axis("epoch"), "yaxis": axis(words(objective), **scale(drawn))}, height=380)
 
 
-def _ends(courses: Sequence[Course], name: str, role: str, marker: dict[str, Any]) -> dict[str, Any]:
+def _ends(courses: Sequence[LearningCurve], name: str, role: str, marker: dict[str, Any]) -> dict[str, Any]:
     return points(
         [course.trial for course in courses],
         [course.last for course in courses],
@@ -98,7 +100,7 @@ def _ends(courses: Sequence[Course], name: str, role: str, marker: dict[str, Any
     )
 
 
-def _joined(courses: Sequence[Course], name: str, role: str, width: float) -> dict[str, Any]:
+def _joined(courses: Sequence[LearningCurve], name: str, role: str, width: float) -> dict[str, Any]:
     """Many curves as one trace, with gaps between them: a trace a curve would take plotly seconds."""
     epochs: list[int | None] = []
     values: list[float | None] = []

@@ -7,11 +7,11 @@ from convene.config import search_space
 from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
 from convene.ensemble import test_predictions
-from convene.ensemble.selection import Ensembled, by_size
+from convene.ensemble.selection import EnsembleScore, by_size
 from convene.ensemble.test_predictions import Evidence
 from convene.records import sweep_record
 from convene.records.open_sweep import OpenSweep
-from convene.records.sweep_record import About, Outcome, SweepRecord
+from convene.records.sweep_record import Outcome, SweepMetadata, SweepRecord
 from convene.search.study import StudiedTrial
 from convene.training import checkpoint
 from convene.training.checkpoint import TrialRecord
@@ -49,7 +49,7 @@ class Trial:
 class Findings:
     """A sweep, as far as it has come."""
 
-    about: About
+    about: SweepMetadata
     written: str
     """When this was gathered: UTC, ISO 8601."""
     space: SearchSpace
@@ -61,7 +61,7 @@ class Findings:
     study: "optuna.Study"
     front: frozenset[int]
     """Numbers of the complete trials that no other beats in all objectives."""
-    ensembled: tuple[Ensembled, ...]
+    ensembled: tuple[EnsembleScore, ...]
     """Ensembles by size, on the validation images."""
     result: Outcome | None
     evidence: Evidence | None
@@ -73,12 +73,12 @@ class Findings:
     @property
     def objective(self) -> str:
         """What the search improved: of several objectives, that of validation."""
-        return self.space.base.search.quality
+        return self.space.base.search.primary_objective
 
     @property
     def minimizes(self) -> bool:
         """Whether less of the objective is better."""
-        return self.space.base.search.falls
+        return self.space.base.search.minimize
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -96,12 +96,12 @@ class Findings:
         return tuple(member["trial"] for member in self.result.ensemble["members"]) if self.result else ()
 
     @property
-    def chosen(self) -> Ensembled | None:
+    def chosen(self) -> EnsembleScore | None:
         """The ensemble that was scored; none before there is a result."""
         if not self.result:
             return None
         ensemble = self.result.ensemble
-        return Ensembled(len(self.members), ensemble["valid_loss"], ensemble["valid_accuracy"])
+        return EnsembleScore(len(self.members), ensemble["valid_loss"], ensemble["valid_accuracy"])
 
     @property
     def ranked(self) -> tuple[Trial, ...]:
@@ -112,19 +112,19 @@ class Findings:
 
 def gather(sweep: OpenSweep) -> Findings:
     """Reads what a sweep has left so far. It may still be running."""
-    kept, space, dataset, study = sweep.kept, sweep.space, sweep.dataset, sweep.study
+    record, space, dataset, study = sweep.record, sweep.space, sweep.dataset, sweep.study
     order = tuple(number for number, _ in study.ranked())
     all_trials = study.trials()
-    records = checkpoint.load_records(kept.files, (studied.number for studied in all_trials))
+    records = checkpoint.load_records(record.files, (studied.number for studied in all_trials))
     trials = tuple(Trial(studied, records.get(studied.number)) for studied in all_trials)
-    result, examined = kept.result, test_predictions.load(kept.files)
+    result, examined = record.result, test_predictions.load(record.files)
     members = [member["trial"] for member in result.ensemble["members"]] if result else []
     if result:  # the space that makes this very ensemble
         space = search_space.override(space, result.chosen)
     if examined and [member.trial for member in examined.members] != members:
         examined = None  # a final stage was cut off between the two
     return Findings(
-        about=kept.about,
+        about=record.about,
         written=sweep_record.now(),
         space=space,
         classes=dataset.classes,
@@ -133,21 +133,21 @@ def gather(sweep: OpenSweep) -> Findings:
         order=order,
         study=study.optuna_study,
         front=frozenset(study.pareto()),
-        ensembled=_ensembled(kept, space, dataset, trials),
+        ensembled=_ensembled(record, space, dataset, trials),
         result=result,
         evidence=examined,
-        test_reads=len(kept.test_reads),
+        test_reads=len(record.test_reads),
         ended=study.has_ended,
     )
 
 
 def _ensembled(
-    kept: SweepRecord, space: SearchSpace, dataset: Dataset, trials: tuple[Trial, ...]
-) -> tuple[Ensembled, ...]:
+    record: SweepRecord, space: SearchSpace, dataset: Dataset, trials: tuple[Trial, ...]
+) -> tuple[EnsembleScore, ...]:
     """Ensembles of the complete trials whose networks were kept."""
     complete = (t.number for t in trials if t.state == "COMPLETE")
-    numbers = sorted(checkpoint.with_network(kept.files, complete))
-    logits = {number: checkpoint.load_logits(kept.files, number) for number in numbers}
+    numbers = sorted(checkpoint.with_network(record.files, complete))
+    logits = {number: checkpoint.load_logits(record.files, number) for number in numbers}
     if not logits:
         return ()
     config = space.base.ensemble

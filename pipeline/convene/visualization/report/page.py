@@ -14,7 +14,7 @@ from convene.ensemble.test_predictions import Evidence
 from convene.formatting import duration, percent, plural, short
 from convene.training.metrics import accuracy, accuracy_interval
 from convene.visualization import figures
-from convene.visualization.figures import Candidate, Course, Figure, Score, Weighed
+from convene.visualization.figures import Candidate, Figure, LearningCurve, ParetoPoint, Score
 from convene.visualization.report import text, thumbnails
 from convene.visualization.report.findings import Findings, Trial
 
@@ -107,7 +107,7 @@ def _plotly() -> str:
 def _figures(findings: Findings) -> dict[str, Figure]:
     """The figures that there is something to show in, by name."""
     members, objective = findings.members, findings.objective
-    which = findings.space.base.search.objectives.index(findings.space.base.search.quality)
+    which = findings.space.base.search.objectives.index(findings.space.base.search.primary_objective)
     courses = [_course(trial, objective) for trial in findings.trials]
     drawn: dict[str, Figure | None] = {}
     if any(course.values for course in courses):
@@ -136,9 +136,9 @@ def _figures(findings: Findings) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure}
 
 
-def _course(trial: Trial, objective: str) -> Course:
+def _course(trial: Trial, objective: str) -> LearningCurve:
     epochs = trial.record.epochs if trial.record else ()
-    return Course(trial.number, trial.state, tuple(getattr(epoch, objective) for epoch in epochs))
+    return LearningCurve(trial.number, trial.state, tuple(getattr(epoch, objective) for epoch in epochs))
 
 
 def _candidates(findings: Findings) -> list[Candidate]:
@@ -151,12 +151,12 @@ def _candidates(findings: Findings) -> list[Candidate]:
     ]
 
 
-def _weighed(findings: Findings, cost: str) -> list[Weighed]:
+def _weighed(findings: Findings, cost: str) -> list[ParetoPoint]:
     """The complete trials in two of the objectives that the search had."""
     objectives = findings.space.base.search.objectives
     at, of = objectives.index(cost), objectives.index(findings.objective)
     complete = [(trial.number, trial.studied.values) for trial in findings.trials if trial.studied.values]
-    return [Weighed(n, values[at], values[of], n in findings.front) for n, values in complete if values]
+    return [ParetoPoint(n, values[at], values[of], n in findings.front) for n, values in complete if values]
 
 
 def _scores(findings: Findings) -> list[Score]:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convene.ensemble.diagnostics import CalibrationBin, duel, expected_calibration_error
-from convene.ensemble.selection import Ensembled
+from convene.ensemble.diagnostics import CalibrationBin, expected_calibration_error, mcnemar_test
+from convene.ensemble.selection import EnsembleScore
 from convene.ensemble.test_predictions import Evidence
 from convene.formatting import interval, percent, plural, series, significant
 from convene.visualization.figures import Candidate, Figure, simplest, words
@@ -70,18 +70,18 @@ def _difference(examined: Evidence, single: int) -> str:
     """What the ensemble changes, on the same images."""
     if len(examined.members) == 1:
         return "The ensemble is this one network."
-    result = duel(examined.averaged, examined.by_trial[single], examined.labels)
+    result = mcnemar_test(examined.averaged, examined.by_trial[single], examined.labels)
     if not result.first_only + result.second_only:
         return "Both are right on the same images."
-    verdict = next(words for most, words in _CHANCE if result.chance <= most)
+    verdict = next(words for most, words in _CHANCE if result.p_value <= most)
     return (
         f"On the same images, the ensemble rights {plural(result.first_only, 'mistake')} of that network "
         f"and adds {result.second_only or 'none'}: {verdict} "
-        f"(exact McNemar test, p = {result.chance:.2g})."
+        f"(exact McNemar test, p = {result.p_value:.2g})."
     )
 
 
-def sizes(ensembled: Sequence[Ensembled], chosen: Ensembled | None) -> str:
+def sizes(ensembled: Sequence[EnsembleScore], chosen: EnsembleScore | None) -> str:
     """What more networks are worth."""
     if len(ensembled) < 2:
         return "There is only one network to choose."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from convene.ensemble.diagnostics import dissent, probabilities
+from convene.ensemble.diagnostics import minority_votes, probabilities
 from convene.ensemble.test_predictions import Evidence
 from convene.training.metrics import losses
 
@@ -46,7 +46,7 @@ def gallery(examined: Evidence, classes: Sequence[str], *, narrow: int = 8, disp
     averaged, labels = examined.averaged, examined.labels
     answers = averaged.argmax(axis=1)
     loss, right = losses(averaged, labels), answers == labels
-    disputes = dissent(examined.logits)
+    disputes = minority_votes(examined.logits)
     shares = probabilities(averaged)
 
     def picture(place: int) -> Picture:

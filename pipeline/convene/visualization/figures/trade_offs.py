@@ -1,12 +1,12 @@
-"""What accuracy costs in parameters and time, and which network is the simplest that still does well."""
+"""Trade-offs: accuracy against parameters and time, and the Pareto front of several objectives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import quantiles
-from typing import Literal
+from typing import Any, Literal
 
 from convene.training.metrics import share_interval
-from convene.visualization.figures.figure import Figure, axis, line, mark_size, points, scale
+from convene.visualization.figures.figure import Figure, axis, line, mark_size, points, scale, words
 
 Cost = Literal["parameters", "latency_ms"]
 
@@ -96,3 +96,41 @@ def _texts(candidates: Sequence[Candidate]) -> list[str]:
         + (f", {c.latency_ms:.2g} ms" if c.latency_ms is not None else "")
         for c in candidates
     ]
+
+
+@dataclass(frozen=True)
+class ParetoPoint:
+    """A complete trial in two of the objectives: what it costs in one, and how good it is in the other."""
+
+    trial: int
+    cost: float
+    quality: float
+    unbeaten: bool
+    """Whether no other trial is as good in all objectives, those of other pictures too, and better in one."""
+
+
+def front(weighed: Sequence[ParetoPoint], cost: str, quality: str) -> Figure:
+    """The objective of validation against another; with three or more, what is unbeaten may look beaten."""
+    rest = [each for each in weighed if not each.unbeaten]
+    best = sorted((each for each in weighed if each.unbeaten), key=lambda each: each.cost)
+    data = [
+        _marks(rest, "other trials", "complete", {"size": mark_size(len(rest))}, cost, quality),
+        _marks(best, "Pareto front", "ensemble", {"size": 9}, cost, quality),
+    ]
+    layout = {
+        "xaxis": axis(words(cost), **scale([each.cost for each in weighed])),
+        "yaxis": axis(words(quality), **scale([each.quality for each in weighed])),
+    }
+    return Figure([trace for trace in data if trace["x"]], layout)
+
+
+def _marks(
+    weighed: Sequence[ParetoPoint], name: str, role: str, marker: dict[str, Any], cost: str, quality: str
+) -> dict[str, Any]:
+    text = [
+        f"trial {each.trial}: {words(quality)} {each.quality:.4g}, {words(cost)} {each.cost:.4g}"
+        for each in weighed
+    ]
+    costs, qualities = [each.cost for each in weighed], [each.quality for each in weighed]
+    more = {"text": text, "hovertemplate": "%{text}<extra></extra>"}
+    return points(costs, qualities, name, role, marker=marker, **more)
