@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from convene.errors import InputError, WorkError
     from convene.export.inference import predict
     from convene.records.listing import list_sweeps
-    from convene.records.sweep_record import Outcome
+    from convene.records.result import SweepResult
     from convene.sweep.recorded import export_ensemble, rebuild_ensemble, sync_sweep, write_report
     from convene.sweep.run import resume_sweep, run_sweep
 
 __all__ = [
     "InputError",
-    "Outcome",
+    "SweepResult",
     "WorkError",
     "export_ensemble",
     "list_sweeps",
@@ -39,7 +39,7 @@ __all__ = [
 
 _HOMES = {
     "InputError": "errors",
-    "Outcome": "records.sweep_record",
+    "SweepResult": "records.result",
     "WorkError": "errors",
     "predict": "export.inference",
     "export_ensemble": "sweep.recorded",

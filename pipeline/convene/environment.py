@@ -1,8 +1,11 @@
-"""The versions that a result depends on, here and elsewhere. Needs nothing but Python."""
+"""Defaults and package versions that hold for a whole process. Needs nothing but Python."""
 
 import importlib.metadata
 import platform
 from collections.abc import Mapping
+
+DEFAULT_STORAGE = "mlruns"
+"""The storage root where none is named, in the working folder."""
 
 _RESULTS_DEPEND_ON = ("torch", "ray", "optuna", "mlflow", "numpy")
 

@@ -56,7 +56,7 @@ def test_the_reader_of_openings_sees_them_all(source: str, expected: list[tuple[
 def test_one_function_opens_the_test_set() -> None:
     found = {home: openings(tree) for home, tree in sources().items()}
     assert {home: uses for home, uses in found.items() if uses} == {
-        "ensemble.ensemble": [("open_test", "dataset.test.open")]
+        "ensemble.test_set": [("open_test", "dataset.test.open")]
     }
 
 

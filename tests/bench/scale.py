@@ -16,6 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from convene.search.trial_state import TrialState
+
 MIB = 2**20
 TRIALS, CONCURRENT, EPOCHS, SECONDS = 2_000, 64, 5, 5.0
 SIZES = (100, 1_000, 2_000, 10_000)  # trials that there have been
@@ -146,7 +148,7 @@ class _Driven:
             curve = {epoch: loss * (1 + 2 / epoch) for epoch in range(1, EPOCHS + 1 if complete else 3)}
             raw.add_trial(
                 optuna.trial.create_trial(
-                    state=optuna.trial.TrialState["COMPLETE" if complete else "PRUNED"],
+                    state=optuna.trial.TrialState["COMPLETE" if complete else TrialState.PRUNED],
                     params=drawn,
                     distributions={name: self._space.distributions[name] for name in drawn},
                     value=curve[EPOCHS] if complete else None,

@@ -89,7 +89,7 @@ def main(trials: int, concurrent: int, epochs: int, seconds: float, folder: str,
         "states": outcome.states,
         "wall": time.monotonic() - begin,
         "cpu": time.process_time(),
-        "waiting": outcome.mlflow["waiting"],
+        "waiting": outcome.mlflow.waiting,
         "samples": samples,
         "calls": clock.calls,
         "running": sum(running) / len(running),
@@ -113,7 +113,7 @@ def _stand_in(
 
     tuner.TrialWorker = sleeper.Sleeper  # type: ignore[misc]
     for owner, methods in {
-        Study: ("ask", "report", "is_weak", "tell"),
+        Study: ("ask", "report", "should_prune", "tell"),
         Sampler: ("sample_relative",),
         Observer: ("__call__", "on_trial_start", "on_trial_complete"),
         SweepRuns: ("show_trial",),

@@ -18,6 +18,7 @@ from ray.tune.search.optuna import OptunaSearch
 from convene.config.schema import flatten
 from convene.config.search_space import SearchSpace
 from convene.search.study import Study
+from convene.search.trial_state import TrialState
 from tests.bench.curves import EPOCHS, Curve, Table
 
 
@@ -76,13 +77,13 @@ class Ours:
     def report(self, number: int, epoch: int, valid_loss: float) -> bool:
         self._study.report(number, epoch, valid_loss)
         if epoch == EPOCHS:
-            self._study.tell(number, "COMPLETE", [valid_loss])
-        elif not self._study.is_weak(number, epoch):
+            self._study.tell(number, TrialState.COMPLETE, [valid_loss])
+        elif not self._study.should_prune(number, epoch):
             return False
         elif self._stock_states:
-            self._study.tell(number, "COMPLETE", [valid_loss])
+            self._study.tell(number, TrialState.COMPLETE, [valid_loss])
         else:
-            self._study.tell(number, "PRUNED")
+            self._study.tell(number, TrialState.PRUNED)
         return True
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from convene.config.search_space import override
 from convene.search.study import Study
 from convene.search.study_storage import StudyStorage
+from convene.search.trial_state import TrialState
 from convene.storage import Storage
 from convene.tracking.sweep_runs import SweepRuns, TrackingPlace, TrialView
 from convene.training.metrics import Epoch
@@ -38,8 +39,8 @@ def _study(what: str, place: StudyStorage) -> None:
         number, _configuration = study.ask()
         for epoch in range(1, EPOCHS + 1):
             study.report(number, epoch, 1.0)
-            study.is_weak(number, epoch)
-        study.tell(number, "COMPLETE", [1.0])
+            study.should_prune(number, epoch)
+        study.tell(number, TrialState.COMPLETE, [1.0])
 
     print(f"the study in {what}: {_each(trial)} a trial of {EPOCHS} epochs")
 
@@ -55,11 +56,15 @@ def _tracking(what: str, folder: Path, uri: str, artifacts: str | None) -> None:
     def step_by_step(number: int) -> None:
         for epochs in range(EPOCHS + 1):
             runs.show_trial(TrialView(number, settings, time.time(), epochs=rows[:epochs]))
-        runs.show_trial(TrialView(number, settings, time.time(), time.time(), "COMPLETE", epochs=rows))
+        runs.show_trial(
+            TrialView(number, settings, time.time(), time.time(), TrialState.COMPLETE, epochs=rows)
+        )
 
     def at_once(number: int) -> None:
         number += TRIALS
-        runs.show_trial(TrialView(number, settings, time.time(), time.time(), "COMPLETE", epochs=rows))
+        runs.show_trial(
+            TrialView(number, settings, time.time(), time.time(), TrialState.COMPLETE, epochs=rows)
+        )
 
     print(
         f"{what}: {_each(step_by_step)} a trial of {EPOCHS} epochs, {_each(at_once)} one that is written late"

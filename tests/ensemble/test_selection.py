@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from convene.config.search_space import override
-from convene.ensemble.selection import Member, average, by_size, rank, top_k
+from convene.ensemble.selection import Member, average, rank, scores_by_size, top_k
 from convene.errors import InputError
 from convene.sweep.final_stage import finish
 from convene.training.checkpoint import folder
@@ -128,14 +128,14 @@ def test_an_ensemble_can_be_right_where_each_member_is_wrong() -> None:
 
 @pytest.mark.parametrize("rank_by", ["valid_loss", "valid_accuracy"])
 def test_ensembles_by_size_are_those_of_top_k(rank_by: str) -> None:
-    ensembled = by_size(TRIALS, LABELS, largest=3, rank_by=rank_by)
+    ensembled = scores_by_size(TRIALS, LABELS, largest=3, rank_by=rank_by)
     assert [each.size for each in ensembled] == [1, 2, 3]
     for each in ensembled:
         selection = top_k(TRIALS, LABELS, size=each.size, rank_by=rank_by)
         assert each.valid_accuracy == selection.valid_accuracy
         # The mean is the same sum, divided once instead of term by term.
         assert each.valid_loss == pytest.approx(selection.valid_loss, rel=1e-6)
-    assert len(by_size(TRIALS, LABELS, largest=99, rank_by=rank_by)) == len(TRIALS)
+    assert len(scores_by_size(TRIALS, LABELS, largest=99, rank_by=rank_by)) == len(TRIALS)
 
 
 def test_no_ensemble_is_made_of_what_happens_to_be_kept(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from convene.datasets import Images
 from convene.ensemble import test_predictions
 from convene.ensemble.selection import Member
-from convene.ensemble.test_predictions import Evidence
+from convene.ensemble.test_predictions import Predictions
 from convene.storage import Storage
 from convene.training.metrics import losses
 
 MEMBERS = (Member(7, 0.75), Member(3, 0.25))
 
 
-def collected(count: int = 500, side: int = 8, channels: int = 1, noise: float = 2.0) -> Evidence:
+def collected(count: int = 500, side: int = 8, channels: int = 1, noise: float = 2.0) -> Predictions:
     random = np.random.default_rng(0)
     labels = random.integers(0, 5, count)
     pixels = random.integers(0, 256, (count, channels, side, side + 4), dtype=np.uint8)

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from convene.config.schema import NetworkConfig
-from convene.ensemble.ensemble import AveragedLogits
+from convene.ensemble.averaging import AveragedLogits
 from convene.errors import InputError, WorkError
 from convene.export import exporter, verification
 from convene.export.model_card import ModelCard, readme
-from convene.records.sweep_record import ScoredMember
+from convene.records.result import ScoredMember
 from convene.training.network import ConvNet
 
 CLASSES = tuple(f"digit {n}" for n in range(10))
@@ -208,7 +208,7 @@ def test_the_model_card_says_what_was_measured(reads, expected):
     for part in [
         expected,
         "**98.12 %**",
-        "97.00 % to 99.00 %",
+        "97.00 to 99.00 %",
         "| 7 | 0.250 | 98.00 % | 97.00 % |",
         "f" * 64,
     ]:

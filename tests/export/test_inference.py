@@ -11,12 +11,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from convene.config.schema import NetworkConfig
-from convene.ensemble.ensemble import AveragedLogits
+from convene.ensemble.averaging import AveragedLogits
 from convene.errors import InputError, WorkError
 from convene.export import exporter
 from convene.export.inference import batch_size, predict, read_manifest, write_table
 from convene.export.model_card import ModelCard
-from convene.records.sweep_record import ScoredMember
+from convene.records.result import ScoredMember
 from convene.training.network import ConvNet
 
 CLASSES = ("nought", 'one, "uno"', *(f"digit {n}" for n in range(2, 10)))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import TrialState as OptunaState
 
 from convene.config.schema import Configuration
 from convene.config.search_space import SearchSpace, override, parse
@@ -19,6 +19,7 @@ from convene.search.object_journal import ObjectJournal
 from convene.search.sampler import any_admissible
 from convene.search.study import StudiedTrial, Study, known_trials
 from convene.search.study_storage import StudyStorage
+from convene.search.trial_state import TrialState
 from convene.storage import Storage
 from convene.training import shapes
 
@@ -73,10 +74,10 @@ def tell_one_of_each(study: Study) -> list[int]:
     for epoch, value in ((1, 0.9), (2, 0.7)):
         study.report(complete, epoch, value)
         study.report(pruned, epoch, value + 1)
-    study.tell(complete, "COMPLETE", [0.7])
-    study.tell(pruned, "PRUNED", reason="weak at epoch 2")
+    study.tell(complete, TrialState.COMPLETE, [0.7])
+    study.tell(pruned, TrialState.PRUNED, reason="weak at epoch 2")
     study.report(failed, 1, 0.8)
-    study.tell(failed, "FAIL", reason="the training loss is nan in epoch 2")
+    study.tell(failed, TrialState.FAIL, reason="the training loss is nan in epoch 2")
     return numbers
 
 
@@ -86,10 +87,10 @@ def test_each_state_is_stored_with_its_values_and_its_reason(tmp_path: Path) -> 
     stored = optunas(tmp_path / "journal").trials
     assert [trial.number for trial in stored] == [0, 1, 2, 3]
     assert [trial.state for trial in stored] == [
-        TrialState.COMPLETE,
-        TrialState.PRUNED,
-        TrialState.FAIL,
-        TrialState.RUNNING,
+        OptunaState.COMPLETE,
+        OptunaState.PRUNED,
+        OptunaState.FAIL,
+        OptunaState.RUNNING,
     ]
     assert stored[0].value == 0.7
     assert stored[0].intermediate_values == {1: 0.9, 2: 0.7}
@@ -105,10 +106,10 @@ def test_each_state_is_stored_with_its_values_and_its_reason(tmp_path: Path) -> 
 
 def test_a_trial_can_end_before_its_first_epoch(tmp_path: Path) -> None:
     study = Study(DEEP, misfit, at(tmp_path / "journal"))
-    for state in ("PRUNED", "FAIL"):
+    for state in (TrialState.PRUNED, TrialState.FAIL):
         number, _ = study.ask()
         study.tell(number, state, reason="no time was left")
-    assert [trial.state for trial in study.trials()] == ["PRUNED", "FAIL"]
+    assert [trial.state for trial in study.trials()] == [TrialState.PRUNED, TrialState.FAIL]
     study.ask()
 
 
@@ -118,10 +119,10 @@ def test_an_opened_journal_has_the_same_trials_and_goes_on_counting(tmp_path: Pa
     again = Study(DEEP, misfit, at(tmp_path / "journal"), name="evening")
     assert again.trials() == first.trials()
     assert [(trial.state, trial.reason) for trial in again.trials()] == [
-        ("COMPLETE", None),
-        ("PRUNED", "weak at epoch 2"),
-        ("FAIL", "the training loss is nan in epoch 2"),
-        ("RUNNING", None),
+        (TrialState.COMPLETE, None),
+        (TrialState.PRUNED, "weak at epoch 2"),
+        (TrialState.FAIL, "the training loss is nan in epoch 2"),
+        (TrialState.RUNNING, None),
     ]
     assert again.ask()[0] == 4
 
@@ -147,9 +148,9 @@ def test_what_is_kept_up_to_date_is_what_the_trials_say(objectives: list[str], t
     assert (study.ended, study.best) == (Counter(), None)
     for _ in range(20):
         number, _configuration = study.ask()
-        state = chance.choice(["COMPLETE", "PRUNED", "FAIL"])
+        state = chance.choice([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
         values = [chance.choice([0.1, 0.2, 0.3]) for _objective in objectives]  # some are equal
-        study.tell(number, state, values if state == "COMPLETE" else None)
+        study.tell(number, state, values if state == TrialState.COMPLETE else None)
         assert study.ended == Counter(trial.state for trial in study.trials())
         assert study.best == next(iter(study.ranked()), None)
     study.ask()
@@ -160,7 +161,7 @@ def test_what_is_kept_up_to_date_is_what_the_trials_say(objectives: list[str], t
 def test_a_trials_parameters_are_those_of_its_configuration(tmp_path: Path) -> None:
     study = Study(DEEP, misfit, at(tmp_path / "journal"))
     asked = dict(study.ask() for _ in range(5))
-    study.tell(0, "COMPLETE", [0.5])
+    study.tell(0, TrialState.COMPLETE, [0.5])
     trials: list[StudiedTrial] = study.trials()
     assert [trial.number for trial in trials] == list(asked) == list(range(5))
     for trial in trials:
@@ -176,7 +177,7 @@ def test_a_loss_is_made_small_and_an_accuracy_large(objective: str, best: int, t
     study = Study(override(DEEP, {"search.objectives": [objective]}), misfit, at(tmp_path / "journal"))
     for value in (0.9, 0.2):
         number, _ = study.ask()
-        study.tell(number, "COMPLETE", [value])
+        study.tell(number, TrialState.COMPLETE, [value])
     assert optunas(tmp_path / "journal").best_trial.number == best
 
 
@@ -192,7 +193,7 @@ def proposals(space: SearchSpace, count: int) -> list[Configuration]:
         assert number == expected
         configurations.append(configuration)
         study.report(number, 1, 1 - configuration.network.dropout)
-        study.tell(number, "COMPLETE", [1 - configuration.network.dropout])
+        study.tell(number, TrialState.COMPLETE, [1 - configuration.network.dropout])
     return configurations
 
 
@@ -226,7 +227,7 @@ def test_trials_asked_for_at_once_differ_when_the_sampler_has_learnt() -> None:
     study = Study(DEEP, misfit)
     for _ in range(12):
         number, configuration = study.ask()
-        study.tell(number, "COMPLETE", [configuration.network.dropout])
+        study.tell(number, TrialState.COMPLETE, [configuration.network.dropout])
     assert len({study.ask()[1].network.dropout for _ in range(4)}) == 4
 
 
@@ -246,7 +247,7 @@ def test_each_sampler_takes_each_kind_of_space(sampler: str, table: str) -> None
     study = Study(parse(f'[network]\n{table}\n[search]\nsampler = "{sampler}"'), misfit)
     for _ in range(11 if sampler == "gp" else 14):
         number, _ = study.ask()
-        study.tell(number, "COMPLETE", [float(number)])
+        study.tell(number, TrialState.COMPLETE, [float(number)])
     assert len(study.trials()) == (11 if sampler == "gp" else 14)
 
 
@@ -313,7 +314,7 @@ def at_rung(values: list[float], objective: str, factor: int, tmp_path: Path) ->
     for value in values:
         number, _ = study.ask()
         study.report(number, 3, value)  # a third of the epochs
-        stopped.append(study.is_weak(number, 3))
+        stopped.append(study.should_prune(number, 3))
     return stopped
 
 
@@ -359,7 +360,7 @@ def test_rungs_are_where_the_configuration_says(
     for epoch in range(1, 21):
         study.report(good, epoch, 0.1)
         study.report(weak, epoch, 0.9)
-    assert {epoch for epoch in range(1, 21) if study.is_weak(weak, epoch)} == rungs
+    assert {epoch for epoch in range(1, 21) if study.should_prune(weak, epoch)} == rungs
 
 
 def test_rungs_outlive_the_process(tmp_path: Path) -> None:
@@ -369,22 +370,22 @@ def test_rungs_outlive_the_process(tmp_path: Path) -> None:
     after = Study(space, misfit, at(tmp_path / "journal"))
     number, _ = after.ask()
     after.report(number, 3, 0.9)
-    assert after.is_weak(number, 3)
+    assert after.should_prune(number, 3)
 
 
 def test_what_was_running_is_taken_over_with_its_number_parameters_and_values(tmp_path: Path) -> None:
     before = Study(DEEP, misfit, at(tmp_path / "journal"))
     first, running = before.ask(), before.ask()
-    before.tell(first[0], "COMPLETE", [0.5])
+    before.tell(first[0], TrialState.COMPLETE, [0.5])
     before.report(running[0], 1, 0.7)
     after = Study(DEEP, misfit, at(tmp_path / "journal"))
     assert after.reopen() == [running]
     assert after.reopen() == [running]  # until it has ended
     after.report(running[0], 1, 0.6)  # was reported by the other process, and stays as it was
     after.report(running[0], 2, 0.5)
-    after.tell(running[0], "PRUNED", reason="enough")
+    after.tell(running[0], TrialState.PRUNED, reason="enough")
     [_, trial] = after.trials()
-    assert (trial.state, trial.reason) == ("PRUNED", "enough")
+    assert (trial.state, trial.reason) == (TrialState.PRUNED, "enough")
     assert Study(DEEP, misfit, at(tmp_path / "journal")).reopen() == []
 
 
@@ -405,8 +406,13 @@ def test_opening_a_study_writes_nothing(tmp_path: Path) -> None:
 def test_the_ranking_is_of_complete_trials_by_the_objective(tmp_path: Path) -> None:
     for objective, order in (("valid_loss", [2, 0]), ("valid_accuracy", [0, 2])):
         study = Study(override(DEEP, {"search.objectives": [objective]}), misfit, at(tmp_path / objective))
-        for state, value in (("COMPLETE", [0.5]), ("PRUNED", None), ("COMPLETE", [0.4]), ("FAIL", None)):
-            study.tell(study.ask()[0], state, value)  # type: ignore[arg-type]
+        for state, value in (
+            (TrialState.COMPLETE, [0.5]),
+            (TrialState.PRUNED, None),
+            (TrialState.COMPLETE, [0.4]),
+            (TrialState.FAIL, None),
+        ):
+            study.tell(study.ask()[0], state, value)
         assert [number for number, _ in study.ranked()] == order
 
 
@@ -431,7 +437,7 @@ def test_all_of_a_small_space_is_tried_before_anything_twice(sampler: str, told:
         number, configuration = study.ask()
         found.append(configuration.network)
         if told:
-            study.tell(number, "COMPLETE", [configuration.network.dropout])
+            study.tell(number, TrialState.COMPLETE, [configuration.network.dropout])
     assert len(set(found)) == 36
     number, again = study.ask()  # then other seeds make other networks
     assert again.network in found
@@ -455,7 +461,7 @@ def test_a_trial_that_failed_is_not_tried_again(tmp_path: Path) -> None:
     space = parse("[network]\ndepth = { choices = [1, 2] }")
     study = Study(space, fits, at(tmp_path / "journal"))
     number, first = study.ask()
-    study.tell(number, "FAIL", reason="its worker died")
+    study.tell(number, TrialState.FAIL, reason="its worker died")
     _, second = Study(space, fits, at(tmp_path / "journal")).ask()
     assert first.network.depth + second.network.depth == 3
 
@@ -484,7 +490,7 @@ def test_a_parameter_is_there_where_its_condition_holds_and_nowhere_else(
         number, c = study.ask()
         settings = study.settings(number)
         study.report(number, 1, c.network.dense_dropout)
-        study.tell(number, "COMPLETE", [c.network.dense_dropout + c.training.weight_decay])
+        study.tell(number, TrialState.COMPLETE, [c.network.dense_dropout + c.training.weight_decay])
         dense, decays = c.network.dense != (), c.training.optimizer == "adamw" and c.network.depth <= 2
         seen.add((dense, decays))
         parameters = optunas(tmp_path / "journal").trials[number].params
@@ -529,14 +535,14 @@ def test_of_several_objectives_the_front_is_known(sampler: str, tmp_path: Path) 
     for pair in values:
         number, _ = study.ask()
         study.report(number, 3, pair[1] if pair else 0.1)
-        weak = study.is_weak(number, 3)
+        weak = study.should_prune(number, 3)
         assert weak == (pair is None or number in (1, 2, 3, 6)) or number in (3, 6)
-        study.tell(number, "COMPLETE" if pair else "PRUNED", pair)
+        study.tell(number, TrialState.COMPLETE if pair else TrialState.PRUNED, pair)
     assert study.pareto() == [0, 3, 4]
     assert [number for number, _ in study.ranked()] == [4, 6, 0, 1, 2, 3]  # by the one of validation
     for _ in range(5):  # and the sampler goes on, its stopped trial included
         number, _ = study.ask()
-        study.tell(number, "COMPLETE", (300, 0.5))
+        study.tell(number, TrialState.COMPLETE, (300, 0.5))
     again = Study(space, misfit, at(tmp_path / "journal"))
     assert again.pareto() == [0, 3, 4]
     assert again.trials()[3].values == (40, 0.8)
@@ -553,11 +559,18 @@ def test_known_trials_are_those_that_lie_in_the_space_and_count_for_nothing_else
     for _ in range(12):  # all that there are
         number, c = earlier.ask()
         earlier.report(number, 3, c.network.depth / 10)
-        earlier.tell(number, *(("PRUNED",) if c.network.depth == 2 else ("COMPLETE", [c.network.depth / 10])))
+        earlier.tell(
+            number,
+            *(
+                (TrialState.PRUNED,)
+                if c.network.depth == 2
+                else (TrialState.COMPLETE, [c.network.depth / 10])
+            ),
+        )
     now = override(then, {"network.depth": {"low": 2, "high": 5}, "network.width": 8})
     known = known_trials(at(tmp_path / "then"), "then", then, now)
     assert sorted(k.parameters["network.depth"] for k in known) == [2, 3, 4, 5]
-    assert {k.state for k in known if k.parameters["network.depth"] == 2} == {"PRUNED"}
+    assert {k.state for k in known if k.parameters["network.depth"] == 2} == {TrialState.PRUNED}
 
     study = Study(now, fits, at(tmp_path / "now"), "now")
     study.take("then", known)
@@ -565,7 +578,7 @@ def test_known_trials_are_those_that_lie_in_the_space_and_count_for_nothing_else
     number, _ = study.ask()
     assert number == 4  # its number is its place in the study, where the earlier ones are
     study.report(number, 3, 0.45)
-    assert study.is_weak(number, 3)  # beside 0.2, 0.3, 0.4 and 0.5
+    assert study.should_prune(number, 3)  # beside 0.2, 0.3, 0.4 and 0.5
     again = Study(now, fits, at(tmp_path / "now"), "now")
     assert (len(again), again.taken, len(again.trials())) == (1, 4, 1)
 
@@ -574,7 +587,7 @@ def test_a_value_that_now_applies_elsewhere_alone_is_not_known(tmp_path: Path) -
     then = parse("[network]\ndepth = 2\nwidth = { choices = [16, 32] }")
     earlier = Study(then, fits, at(tmp_path / "then"), "then")
     for _ in range(2):
-        earlier.tell(earlier.ask()[0], "COMPLETE", [0.1])
+        earlier.tell(earlier.ask()[0], TrialState.COMPLETE, [0.1])
     now = parse(
         "[network]\ndepth = { choices = [2, 3] }\nwidth = { choices = [32, 64], when = { depth = 3 } }"
     )
@@ -587,7 +600,7 @@ def test_an_earlier_sweep_that_was_taken_in_part_is_taken_whole(tmp_path: Path) 
     earlier = Study(then, fits, at(tmp_path / "then"), "then")
     for _ in range(6):
         number, configuration = earlier.ask()
-        earlier.tell(number, "COMPLETE", [configuration.network.depth / 10])
+        earlier.tell(number, TrialState.COMPLETE, [configuration.network.depth / 10])
     known = known_trials(at(tmp_path / "then"), "then", then, then)
     Study(then, fits, at(tmp_path / "now"), "now").take("then", known[:2])
     study = Study(then, fits, at(tmp_path / "now"), "now")
@@ -605,7 +618,7 @@ def test_nothing_is_known_of_a_study_that_was_never_begun(tmp_path: Path) -> Non
 def test_nothing_is_known_where_a_fixed_value_is_another(tmp_path: Path) -> None:
     then = parse("[network]\ndepth = { low = 1, high = 6 }\n[training]\nepochs = 9")
     earlier = Study(then, fits, at(tmp_path / "then"), "then")
-    earlier.tell(earlier.ask()[0], "COMPLETE", [0.1])
+    earlier.tell(earlier.ask()[0], TrialState.COMPLETE, [0.1])
     now = override(then, {"training.epochs": 10})
     assert known_trials(at(tmp_path / "then"), "then", then, now) == []
     assert len(known_trials(at(tmp_path / "then"), "then", then, override(then, {"training.seed": 7}))) == 1
@@ -618,7 +631,12 @@ def test_a_study_in_a_database_is_the_same_study(tmp_path: Path) -> None:
     place = StudyStorage(url=f"sqlite:///{tmp_path}/study.db")
     tell_one_of_each(Study(DEEP, misfit, place))
     again = Study(DEEP, misfit, place)
-    assert [trial.state for trial in again.trials()] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
+    assert [trial.state for trial in again.trials()] == [
+        "COMPLETE",
+        TrialState.PRUNED,
+        TrialState.FAIL,
+        TrialState.RUNNING,
+    ]
     [(number, _)] = again.reopen()
-    again.tell(number, "COMPLETE", [0.1])
+    again.tell(number, TrialState.COMPLETE, [0.1])
     assert [number for number, _ in again.ranked()] == [3, 0]

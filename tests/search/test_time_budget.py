@@ -2,7 +2,7 @@ import pytest
 
 from convene.config.schema import Configuration, SearchConfig
 from convene.search import time_budget
-from convene.search.time_budget import TimeBudget
+from convene.search.time_budget import TimeBudget, TrialPace
 
 
 class Clock:
@@ -26,8 +26,8 @@ def of(seconds: float | None, clock: Clock, test_images: int = 0) -> TimeBudget:
     return TimeBudget(clock.now, Configuration(search=SearchConfig(time_budget=seconds)), test_images)
 
 
-def result(epoch: int, epochs: int, seconds: float, images_per_second: float = 1000.0) -> dict[str, float]:
-    return {"epoch": epoch, "epochs": epochs, "seconds": seconds, "images_per_second": images_per_second}
+def result(epoch: int, epochs: int, seconds: float, images_per_second: float = 1000.0) -> TrialPace:
+    return TrialPace(epoch, epochs, seconds, images_per_second)
 
 
 def test_without_a_budget_nothing_stops(clock: Clock) -> None:

@@ -8,16 +8,18 @@ import numpy as np
 
 from convene import datasets
 from convene.config import search_space
-from convene.ensemble import test_predictions
+from convene.ensemble import test_predictions, test_set
 from convene.ensemble.selection import top_k
 from convene.records import sweep_record
 from convene.records.open_sweep import OpenSweep
-from convene.records.sweep_record import Outcome, SweepMetadata, SweepRecord
+from convene.records.result import EnsembleChoice, MlflowRun, SweepResult
+from convene.records.sweep_record import SweepMetadata, SweepRecord
 from convene.search.study import Study
+from convene.search.trial_state import ENDED, TrialState
 from convene.storage import Storage
 from convene.training import checkpoint
 from convene.training.checkpoint import TrialRecord
-from convene.training.metrics import Epoch, accuracy, accuracy_interval, cross_entropy
+from convene.training.metrics import Epoch
 
 SPACE = {
     "data": {"source": "digits"},
@@ -62,7 +64,7 @@ def record_sweep(root: Path, trials: int, seed: int = 0) -> OpenSweep:
     for _ in range(trials):
         number, configuration = study.ask()
         loss = _loss(configuration.training.learning_rate, configuration.network.dropout, random)
-        fate = random.choice(["COMPLETE", "PRUNED", "FAIL"], p=[0.45, 0.5, 0.05])
+        fate = TrialState(random.choice([state.value for state in ENDED], p=[0.45, 0.5, 0.05]))
         epochs = {"COMPLETE": 20, "PRUNED": int(random.integers(3, 12)), "FAIL": 0}[fate]
         curve = [loss * (1 + 2 / epoch) * random.uniform(0.95, 1.05) for epoch in range(1, epochs + 1)]
         for epoch, value in enumerate(curve, 1):
@@ -107,42 +109,22 @@ def _write_result(record, dataset, study, best, random) -> None:
     )
     test_predictions.save(record.files, seen)
     record.add_test_read(dataset.test.sha256, [member.trial for member in selection.members])
-    members = [
-        {
-            "trial": member.trial,
-            "weight": member.weight,
-            "valid_accuracy": accuracy(valid[member.trial], dataset.valid.labels),
-            "test_accuracy": accuracy(seen.by_trial[member.trial], test.labels),
-        }
-        for member in selection.members
-    ]
-    first = seen.by_trial[members[0]["trial"]]
+    scores = test_set.score(record, selection, seen)
     states = [trial.state for trial in study.trials()]
     record.write_result(
-        Outcome(
+        SweepResult(
             name=record.name,
             trials=len(states),
-            states={state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")},
+            states={state: states.count(state) for state in ENDED},
             wall_seconds=3600.0,
             images_trained=10**9,
-            best_single={
-                "trial": members[0]["trial"],
-                "valid_accuracy": members[0]["valid_accuracy"],
-                "test_accuracy": members[0]["test_accuracy"],
-                "test_interval": accuracy_interval(first, test.labels),
-            },
-            ensemble={
-                "members": members,
-                "valid_loss": selection.valid_loss,
-                "valid_accuracy": selection.valid_accuracy,
-                "test_loss": cross_entropy(seen.averaged, test.labels),
-                "test_accuracy": accuracy(seen.averaged, test.labels),
-                "test_interval": accuracy_interval(seen.averaged, test.labels),
-            },
-            test_reads=1,
-            mlflow={"tracking_uri": "", "experiment": "digits", "run_id": "", "waiting": 0},
+            best_single=scores.best_single,
+            ensemble=scores.ensemble,
+            test_reads=scores.test_reads,
+            mlflow=MlflowRun("", "digits", "", waiting=0),
             export="",
             storage=record.storage.root,
+            chosen=EnsembleChoice(5, "valid_loss"),
         )
     )
 

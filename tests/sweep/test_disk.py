@@ -114,7 +114,7 @@ def test_no_configuration_is_larger_than_the_largest(
     choices: dict[str, list[Any]], shape: tuple[int, int, int]
 ) -> None:
     space = search_space.build({"network": {field: {"choices": values} for field, values in choices.items()}})
-    fitting = [each for each in every(space) if shapes.misfit(each.network, shape) is None]
+    fitting = [each for each in every(space) if shapes.shape_error(each.network, shape) is None]
     if fitting:
         sizes = [network_bytes(each.network, shape, CLASSES) for each in fitting]
         assert network_bytes(largest(space, shape, CLASSES).network, shape, CLASSES) == max(sizes)
@@ -155,7 +155,7 @@ def test_no_configuration_is_larger_than_the_largest(
 def test_the_largest_of_a_space(network: dict[str, Any], expected: dict[str, Any]) -> None:
     found = largest(search_space.build({"network": network}), SHAPE, CLASSES).network
     assert found == found.model_copy(update=expected)
-    assert shapes.misfit(found, SHAPE) is None
+    assert shapes.shape_error(found, SHAPE) is None
 
 
 DIGITS = load(Configuration().data)

@@ -15,6 +15,8 @@ from convene.search.study import Study
 from convene.search.time_budget import TimeBudget
 from convene.storage import Storage, StorageError, is_storage_failure
 from convene.sweep.observer import Observer
+from convene.sweep.progress import Progress
+from convene.sweep.step_report import StepOutcome, StepReport
 from convene.training import checkpoint
 from convene.training.metrics import Epoch
 
@@ -34,6 +36,17 @@ keep = 2
 """
 
 
+def fail(trial: Any, outcome: StepOutcome, reason: str, errno: int | None = None) -> None:
+    """Has the trial's last step end in an error, after the epochs that it had."""
+    trial.epochs_done = _epoch(trial)
+    trial.last_result = StepReport(trial.config["number"], outcome, reason, errno).to_result()
+
+
+def _epoch(trial: Any) -> int:
+    report = StepReport.from_result(trial.last_result)
+    return report.epoch.epoch if report and report.epoch else trial.epochs_done
+
+
 class Sweep:
     """A sweep whose trials are not trained, but leave the files of trials that are."""
 
@@ -50,12 +63,17 @@ class Sweep:
         sweep: Any = SimpleNamespace(record=record, space=self.space, study=self.study)
         tracker: Any = SimpleNamespace(show=lambda view: None)
         budget = TimeBudget(0.0, self.space.base, test_images=0)
-        self.observer = Observer(sweep, tracker, budget, lambda progress: None)
+        self.observer = Observer(sweep, tracker, budget, self._note)
+
+    def _note(self, progress: Progress) -> None:
+        self.progress = progress
 
     def begin(self) -> Any:
         number, configuration = self.study.ask()
         trial: Any = SimpleNamespace(
-            config={"number": number, "configuration": configuration.model_dump_json()}, last_result={}
+            config={"number": number, "configuration": configuration.model_dump_json()},
+            last_result={},
+            epochs_done=0,
         )
         self.observer.on_trial_start(0, [], trial)
         return trial
@@ -63,14 +81,15 @@ class Sweep:
     def train(self, trial: Any, epochs: int, loss: float, accuracy: float) -> None:
         """Until the last of `epochs`, or until the trial is stopped."""
         number = trial.config["number"]
-        for epoch in range(trial.last_result.get("epoch", 0) + 1, epochs + 1):
+        for epoch in range(_epoch(trial) + 1, epochs + 1):
             rows = tuple(Epoch(each, 1.0, loss, accuracy, 1.0) for each in range(1, epoch + 1))
             record = checkpoint.TrialRecord(number, Configuration(), 1, 1.0, None, rows)
             fit: Any = SimpleNamespace(
                 network=nn.Linear(1, 1), valid_logits=np.zeros((1, 2)), epoch=epoch, state_tensors=dict
             )
             checkpoint.save(self.files, record, fit)
-            trial.last_result = {**vars(rows[-1]), "number": number, "epochs": EPOCHS, "seconds": 1.0}
+            report = StepReport(number, StepOutcome.TRAINED, epoch=rows[-1], epochs=EPOCHS, seconds=1.0)
+            trial.last_result = report.to_result()
             if self.observer(str(number), trial.last_result) or epoch == EPOCHS:
                 self.observer.on_trial_complete(0, [], trial)
                 return
@@ -91,7 +110,7 @@ def test_while_none_is_complete_the_best_stopped_ones_are_kept(tmp_path: Path) -
         best = {*range(1, number + 1)[:KEEP], *range(1, number + 1)[-KEEP:]}
         assert sweep.networks() == {0} | best
         assert sweep.with_file("state.safetensors") == {0}
-    assert sweep.observer.progress.pruned == 8
+    assert sweep.progress.pruned == 8
     sweep.train(first, EPOCHS, loss=0.0, accuracy=0.0)
     assert sweep.networks() == {0}
     assert sweep.with_file("valid_logits.npy") == set(range(9))
@@ -108,7 +127,7 @@ def test_the_best_complete_ones_by_either_score_are_kept(seed: int, tmp_path: Pa
         trial = sweep.begin()
         if number % 4 == 3:
             sweep.train(trial, 2, loss, accuracy)
-            trial.last_result = {"failure": "the loss is nan"}
+            fail(trial, StepOutcome.DIVERGED, "the loss is nan")
             sweep.observer.on_trial_complete(0, [], trial)
         else:
             sweep.train(trial, EPOCHS, loss, accuracy)
@@ -122,7 +141,7 @@ def test_a_failed_trial_is_no_member_though_there_is_no_other(tmp_path: Path) ->
     sweep = Sweep(tmp_path, "none")
     trial = sweep.begin()
     sweep.train(trial, 2, loss=1.0, accuracy=0.5)
-    trial.last_result = {"failure": "the loss is nan"}
+    fail(trial, StepOutcome.DIVERGED, "the loss is nan")
     sweep.observer.on_trial_complete(0, [], trial)
     assert sweep.networks() == set()
 
@@ -153,7 +172,7 @@ def test_a_storage_that_goes_away_while_networks_are_removed_ends_the_sweep(
 
 
 def lacks_memory(sweep: Sweep, trial: Any) -> None:
-    trial.last_result = {"no memory": "CUDA out of memory", "done": True}
+    fail(trial, StepOutcome.OUT_OF_MEMORY, "CUDA out of memory")
     sweep.observer.on_trial_complete(0, [], trial)
 
 
@@ -164,8 +183,8 @@ def test_a_trial_without_memory_is_set_aside_and_fails_when_it_was_alone(tmp_pat
     sweep.train(small, EPOCHS, loss=1.0, accuracy=0.5)
     assert sweep.observer.has_set_aside
     assert sweep.study.open_trials == [large.config["number"]]
-    assert sweep.observer.progress.failed == 0
-    sweep.observer.begin(alone=True)
+    assert sweep.progress.failed == 0
+    sweep.observer.retries.begin(alone=True)
     sweep.observer.on_trial_start(0, [], large)
     assert not sweep.observer.has_set_aside
     lacks_memory(sweep, large)
@@ -178,9 +197,8 @@ def test_a_trial_that_has_memory_when_it_is_alone_is_complete(tmp_path: Path) ->
     large = sweep.begin()
     sweep.train(large, 1, loss=1.0, accuracy=0.5)
     lacks_memory(sweep, large)
-    sweep.observer.begin(alone=True)
+    sweep.observer.retries.begin(alone=True)
     sweep.observer.on_trial_start(0, [], large)
-    large.last_result = {"epoch": 1}
     sweep.train(large, EPOCHS, loss=1.0, accuracy=0.5)
     assert sweep.study.trials()[0].state == "COMPLETE"
     assert not sweep.observer.has_set_aside
@@ -203,12 +221,12 @@ def test_a_trial_that_is_killed_also_alone_fails_and_those_that_wait_do_not(tmp_
     retries = sweep.space.base.search.retries
     for _ in range(1 + retries):
         assert sweep.study.open_trials == [0, 1, 2]
-        sweep.observer.begin(alone=True)
+        sweep.observer.retries.begin(alone=True)
         sweep.observer.on_trial_start(0, [], too_large)
         sweep.observer.note_killed("out of memory")
     assert [trial.state for trial in sweep.study.trials()] == ["RUNNING", "FAIL", "RUNNING"]
     for _ in range(1 + retries):  # before it began
-        sweep.observer.begin(alone=True)
+        sweep.observer.retries.begin(alone=True)
         sweep.observer.note_killed("out of memory")
     assert [trial.state for trial in sweep.study.trials()] == ["FAIL", "FAIL", "RUNNING"]
 
@@ -220,7 +238,7 @@ def test_a_storage_that_a_worker_finds_full_or_away_ends_the_sweep_and_no_trial(
     sweep = Sweep(tmp_path, "asha")
     done, cut_off = sweep.begin(), sweep.begin()
     sweep.train(done, EPOCHS, 0.5, 0.5)
-    cut_off.last_result = {"storage": "no room", "errno": code, "done": True}
+    fail(cut_off, StepOutcome.STORAGE_FAILURE, "no room", code)
     assert not sweep.observer("1", cut_off.last_result)
     assert sweep.observer.stop_all()
     sweep.observer.on_trial_complete(0, [], cut_off)

@@ -14,8 +14,10 @@ import torch
 from convene import datasets
 from convene.config.schema import Configuration, validate
 from convene.storage import Storage
+from convene.sweep.step_report import StepOutcome, StepReport
 from convene.sweep.worker import TrialWorker, is_memory_error
 from convene.training.fit import Fit
+from convene.training.metrics import Epoch
 
 SPACE = {"data": {"train_limit": 200}, "network": {"depth": 1, "width": 4}, "training": {"epochs": 3}}
 
@@ -48,6 +50,12 @@ def worker(tmp_path: Path) -> TrialWorker:
     return made
 
 
+def step(worker: TrialWorker) -> Epoch:
+    report = StepReport.from_result(worker.step())
+    assert report and report.epoch
+    return report.epoch
+
+
 def trial(config: Configuration, number: int) -> dict[str, Any]:
     return {"number": number, "configuration": config.model_dump_json()}
 
@@ -55,7 +63,7 @@ def trial(config: Configuration, number: int) -> dict[str, Any]:
 def test_a_worker_that_ran_out_of_memory_goes_on_without_the_trial(
     worker: TrialWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert worker.step()["epoch"] == 1
+    assert step(worker).epoch == 1
     held: list[weakref.ref[Any]] = []
     run_epoch = Fit.run_epoch
 
@@ -65,16 +73,16 @@ def test_a_worker_that_ran_out_of_memory_goes_on_without_the_trial(
         too_much()
 
     monkeypatch.setattr(Fit, "run_epoch", fails)
-    result = worker.step()
-    assert set(result) == {"no memory", "done"}
-    assert "can't allocate memory" in result["no memory"]
+    report = StepReport.from_result(worker.step())
+    assert report and report.outcome is StepOutcome.OUT_OF_MEMORY
+    assert "can't allocate memory" in report.reason
     gc.collect()  # a schedule may hold its optimizer in a circle, which is no leak
     assert [each() for each in held] == [None, None, None]
     # The same worker takes another trial; and the same one again, from the epoch that it had.
     monkeypatch.setattr(Fit, "run_epoch", run_epoch)
     for number, epoch in ((1, 1), (0, 2)):
         worker.reset_config(trial(validate(SPACE), number))
-        assert worker.step()["epoch"] == epoch
+        assert step(worker).epoch == epoch
 
 
 def test_another_error_is_not_taken_for_a_want_of_memory(

@@ -9,8 +9,17 @@ import pytest
 from convene import datasets
 from convene.config import search_space
 from convene.datasets import Dataset
-from convene.records.sweep_record import Outcome, SweepMetadata, SweepRecord
+from convene.records.result import (
+    BestSingle,
+    EnsembleChoice,
+    MlflowRun,
+    ScoredEnsemble,
+    ScoredMember,
+    SweepResult,
+)
+from convene.records.sweep_record import SweepMetadata, SweepRecord
 from convene.records.trials import Standing, TrialView
+from convene.search.trial_state import TrialState
 from convene.storage import Storage
 from convene.tracking import descriptions, experiment
 from convene.training.metrics import Epoch
@@ -31,32 +40,21 @@ def record(tmp_path: Path) -> SweepRecord:
     return SweepRecord(Storage(str(tmp_path)), "small")
 
 
-def outcome(reads: int = 1) -> Outcome:
-    member = {"trial": 7, "weight": 0.75, "valid_accuracy": 0.98, "test_accuracy": 0.97}
-    return Outcome(
+def result(reads: int = 1) -> SweepResult:
+    members = (ScoredMember(7, 0.75, 0.98, 0.97), ScoredMember(2, 0.25, 0.98, 0.97))
+    return SweepResult(
         name="small",
         trials=6,
-        states={"COMPLETE": 3, "PRUNED": 2, "FAIL": 1},
+        states={TrialState.COMPLETE: 3, TrialState.PRUNED: 2, TrialState.FAIL: 1},
         wall_seconds=1.0,
         images_trained=1,
-        best_single={
-            "trial": 7,
-            "valid_accuracy": 0.98,
-            "test_accuracy": 0.97,
-            "test_interval": [0.95, 0.98],
-        },
-        ensemble={
-            "members": [member, {**member, "trial": 2, "weight": 0.25}],
-            "valid_loss": 0.1,
-            "valid_accuracy": 0.99,
-            "test_loss": 0.2,
-            "test_accuracy": 0.9875,
-            "test_interval": [0.96, 0.99],
-        },
+        best_single=BestSingle(7, 0.98, 0.97, (0.95, 0.98)),
+        ensemble=ScoredEnsemble(members, 0.1, 0.99, 0.2, 0.9875, (0.96, 0.99)),
         test_reads=reads,
-        mlflow={},
+        mlflow=MlflowRun("", "digits", None, waiting=0),
         export="/there/exports/ensemble",
         storage="/there",
+        chosen=EnsembleChoice(5, "valid_loss"),
     )
 
 
@@ -70,7 +68,7 @@ def outcome(reads: int = 1) -> Outcome:
             ["Rank", "ensemble", "right", "growth"],
         ),
         (
-            TrialView(17, SETTINGS, 0.0, 1.0, "COMPLETE", None, EPOCHS),
+            TrialView(17, SETTINGS, 0.0, 1.0, TrialState.COMPLETE, None, EPOCHS),
             Standing(3, 21, 0.2),
             [
                 "COMPLETE after 3 epochs.",
@@ -81,25 +79,25 @@ def outcome(reads: int = 1) -> Outcome:
             ["Not in the ensemble"],
         ),
         (
-            TrialView(17, SETTINGS, 0.0, 1.0, "COMPLETE", None, EPOCHS),
+            TrialView(17, SETTINGS, 0.0, 1.0, TrialState.COMPLETE, None, EPOCHS),
             Standing(4, 21, None),
             ["Rank **4** of 21", "Not in the ensemble."],
             ["weight"],
         ),
         (
-            TrialView(17, SETTINGS, 0.0, 1.0, "PRUNED", "not among the best at epoch 1", EPOCHS[:1]),
+            TrialView(17, SETTINGS, 0.0, 1.0, TrialState.PRUNED, "not among the best at epoch 1", EPOCHS[:1]),
             None,
             ["stopped early after 1 epoch: not among the best at epoch 1."],
             ["Rank", "epochs"],
         ),
         (  # one of those that an ensemble is made of where no trial was complete
-            TrialView(17, SETTINGS, 0.0, 1.0, "PRUNED", "time", EPOCHS[:1]),
+            TrialView(17, SETTINGS, 0.0, 1.0, TrialState.PRUNED, "time", EPOCHS[:1]),
             Standing(None, 0, 1.0),
             ["weight **1.000**"],
             ["Rank"],
         ),
         (
-            TrialView(17, {}, 0.0, 1.0, "FAIL", "loss is nan | <b>in</b>\nepoch 1"),
+            TrialView(17, {}, 0.0, 1.0, TrialState.FAIL, "loss is nan | <b>in</b>\nepoch 1"),
             None,
             ["failed after 0 epochs: loss is nan \\| \\<b\\>in\\</b\\> epoch 1."],
             ["right", "Searched"],
@@ -118,7 +116,7 @@ def test_a_trial(
 
 def test_a_sweep_tells_where_to_go_and_the_answer_first(record: SweepRecord, digits: Dataset) -> None:
     links = {"Leaderboard": "#/there"}
-    told = descriptions.sweep(record, SPACE_, digits, outcome(), links).split("\n\n")
+    told = descriptions.sweep(record, SPACE_, digits, result(), links).split("\n\n")
     assert told[1] == (
         "The ensemble of 2 networks names **98.75 %** of the test images right "
         "(95 % interval 96.00 to 99.00 %); the best single network, trial 7, 97.00 % (95.00 to 98.00 %). "
@@ -141,13 +139,13 @@ def test_a_sweep_before_and_after_a_second_opening(record: SweepRecord, digits: 
     before = descriptions.sweep(record, SPACE_, digits, None, {})
     assert before.startswith(f"Of {SPACE_.base.search.trials} trials the results are told here once")
     assert "exports" not in before
-    again = descriptions.sweep(record, SPACE_, digits, outcome(reads=2), {})
+    again = descriptions.sweep(record, SPACE_, digits, result(reads=2), {})
     assert "Test set read 2 times: these scores are no longer those of a first look." in again
 
 
 def test_an_ensemble(record: SweepRecord) -> None:
     told = descriptions.ensemble(
-        record, outcome().scored, {7: "#/seven", 2: None}, "models:/digits-ensemble/3"
+        record, result().scores, {7: "#/seven", 2: None}, "models:/digits-ensemble/3"
     )
     assert "- [trial 7](#/seven): weight 0.750, 98.00 % right in validation, 97.00 % in the test\n" in told
     assert "- trial 2: weight 0.250" in told
@@ -160,7 +158,7 @@ def test_a_model_and_its_version(record: SweepRecord, digits: Dataset) -> None:
     assert "for my\\_\\[digits\\](x).**" in told
     assert "grey, `[example, 1, 8, 8]`" in told
     assert "the classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, in this order" in told
-    version = descriptions.version(record, digits, outcome().scored)
+    version = descriptions.version(record, digits, result().scores)
     assert version.startswith("Sweep small, trials 7, 2: **98.75 %**")
     assert digits.fingerprint[:12] in version
 

@@ -8,22 +8,24 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState as OptunaState
+from optuna.trial import create_trial
 
 from convene.ensemble.diagnostics import CalibrationBin
 from convene.ensemble.selection import EnsembleScore
+from convene.search.trial_state import TrialState
 from convene.visualization import figures
 from convene.visualization.figures import Candidate, Figure, LearningCurve, ParetoPoint, Score
 from convene.visualization.figures.figure import evenly, scale
 
 COURSES = [
-    LearningCurve(0, "COMPLETE", (0.9, 0.5)),
-    LearningCurve(1, "PRUNED", (1.2,)),
-    LearningCurve(2, "FAIL", ()),
-    LearningCurve(3, "COMPLETE", (0.8, 0.3)),
-    LearningCurve(4, "COMPLETE", (0.7, 0.4)),
-    LearningCurve(5, "PRUNED", (math.nan,)),
-    LearningCurve(6, "RUNNING", ()),
+    LearningCurve(0, TrialState.COMPLETE, (0.9, 0.5)),
+    LearningCurve(1, TrialState.PRUNED, (1.2,)),
+    LearningCurve(2, TrialState.FAIL, ()),
+    LearningCurve(3, TrialState.COMPLETE, (0.8, 0.3)),
+    LearningCurve(4, TrialState.COMPLETE, (0.7, 0.4)),
+    LearningCurve(5, TrialState.PRUNED, (math.nan,)),
+    LearningCurve(6, TrialState.RUNNING, ()),
 ]
 CANDIDATES = [
     Candidate(0, 0.90, 1000, 0.5),
@@ -55,7 +57,7 @@ def study(count: int, direction: str = "minimize") -> optuna.Study:
                     "network.depth": IntDistribution(1, 3),
                     "network.width": CategoricalDistribution([8, 16]),
                 },
-                state=TrialState.PRUNED if number % 2 else TrialState.COMPLETE,
+                state=OptunaState.PRUNED if number % 2 else OptunaState.COMPLETE,
                 value=None if number % 2 else (value if direction == "minimize" else -value),
                 intermediate_values={1: value},
             )
@@ -153,9 +155,9 @@ def test_curves_are_one_trace_a_kind_with_gaps() -> None:
 
 def test_curves_of_a_sweep_at_work_are_not_those_of_stopped_trials() -> None:
     at_work = [
-        LearningCurve(0, "RUNNING", (0.9,)),
-        LearningCurve(1, "FAIL", (0.8,)),
-        LearningCurve(2, "PRUNED", (0.7,)),
+        LearningCurve(0, TrialState.RUNNING, (0.9,)),
+        LearningCurve(1, TrialState.FAIL, (0.8,)),
+        LearningCurve(2, TrialState.PRUNED, (0.7,)),
     ]
     figure = figures.learning_curves(at_work, "valid_loss", [])
     ends = {name: trace(figure, name)["y"] for name in ("still running", "failed", "stopped early")}
@@ -163,7 +165,7 @@ def test_curves_of_a_sweep_at_work_are_not_those_of_stopped_trials() -> None:
 
 
 def test_where_none_is_complete_the_members_are_stopped_trials() -> None:
-    figure = figures.history([LearningCurve(3, "PRUNED", (0.7,))], "valid_loss", [3], minimize=True)
+    figure = figures.history([LearningCurve(3, TrialState.PRUNED, (0.7,))], "valid_loss", [3], minimize=True)
     assert trace(figure, "in the ensemble")["x"] == [3]
 
 
@@ -177,7 +179,7 @@ def test_no_bar_of_confidence_leaves_its_picture(counts: list[int]) -> None:
 
 
 def test_of_many_curves_and_lines_as_many_are_drawn_as_can_be_read() -> None:
-    many = [LearningCurve(number, "COMPLETE", (1 + number / 1000,)) for number in range(1000)]
+    many = [LearningCurve(number, TrialState.COMPLETE, (1 + number / 1000,)) for number in range(1000)]
     curves = figures.learning_curves(many, "valid_loss", [0, 1])
     assert trace(curves, "complete")["x"].count(None) == 60
     assert trace(curves, "in the ensemble")["x"].count(None) == 2

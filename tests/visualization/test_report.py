@@ -16,6 +16,8 @@ from convene.config import search_space
 from convene.datasets import Images
 from convene.ensemble import test_predictions
 from convene.records.open_sweep import OpenSweep
+from convene.records.result import EnsembleChoice
+from convene.search.trial_state import TrialState
 from convene.sweep import final_stage
 from convene.training.metrics import accuracy_interval
 from convene.visualization import report
@@ -127,15 +129,15 @@ def test_bad_input_is_refused(swept: Swept, tmp_path: Path, arguments: list[str]
 
 
 def test_it_begins_with_the_answer(findings: Findings, page: Reader) -> None:
-    assert findings.result and findings.evidence
-    right = f"{100 * findings.result.ensemble['test_accuracy']:.1f} %"
+    assert findings.result and findings.predictions
+    right = f"{100 * findings.result.ensemble.test_accuracy:.1f} %"
     assert page.text.index(f"{right} of the test images right") < page.text.index(
         "The ensemble of 5 networks"
     )
-    averaged, labels = findings.evidence.averaged, findings.evidence.labels
+    averaged, labels = findings.predictions.averaged, findings.predictions.labels
     low, high = (f"{100 * bound:.1f}" for bound in accuracy_interval(averaged, labels))
     assert f"{right} of the test images (95 % interval {low} to {high} %)" in page.text
-    assert f"trial {findings.result.best_single['trial']}, on" in page.text
+    assert f"trial {findings.result.best_single.trial}, on" in page.text
     assert "(exact McNemar test, p = " in page.text
 
 
@@ -152,27 +154,29 @@ def test_it_has_every_section_and_figure(page: Reader) -> None:
 
 def test_its_configuration_makes_the_sweep_again(sweep: OpenSweep, page: Reader) -> None:
     [shown] = re.findall(r"\[data\]\n.*?\n\n(?=\s*data)", page.text, re.DOTALL)
-    assert tomllib.loads(shown) == tomllib.loads(sweep.record.files.read("search_space.toml").decode())
+    recorded = tomllib.loads(sweep.record.files.read("search_space.toml").decode())
+    assert tomllib.loads(shown) == recorded | {"ensemble": {"size": 5, "rank_by": "valid_loss"}}
 
 
 def test_the_configuration_is_that_of_the_ensemble_that_was_chosen_last(tmp_path: Path) -> None:
     sweep = record_sweep(tmp_path, trials=20)
     assert sweep.record.result
-    chosen = {"ensemble.size": 3, "ensemble.rank_by": "valid_accuracy"}
+    chosen = EnsembleChoice(3, "valid_accuracy")
     sweep.record.write_result(replace(sweep.record.result, chosen=chosen))
     shown = report.gather(sweep).space.base.ensemble
     assert (shown.size, shown.rank_by) == (3, "valid_accuracy")
 
 
 def test_its_words_agree_with_what_was_recorded(findings: Findings) -> None:
-    assert findings.result and findings.evidence
-    images = len(findings.evidence.labels)
-    wrong = round((1 - findings.result.ensemble["test_accuracy"]) * images)
-    assert text.hard(findings.evidence).startswith(f"{wrong} of {images} test images")
+    assert findings.result and findings.predictions
+    images = len(findings.predictions.labels)
+    wrong = round((1 - findings.result.ensemble.test_accuracy) * images)
+    assert text.hard(findings.predictions).startswith(f"{wrong} of {images} test images")
     states = findings.result.states
     assert text.search(findings).startswith(
-        f"{states['COMPLETE']} trials ran to the end, {states['PRUNED']} were stopped early and "
-        f"{states['FAIL']} failed. The best, trial {findings.order[0]},"
+        f"{states[TrialState.COMPLETE]} trials ran to the end, "
+        f"{states[TrialState.PRUNED]} were stopped early and "
+        f"{states[TrialState.FAIL]} failed. The best, trial {findings.order[0]},"
     )
     of_that_size = findings.ensembled[len(findings.members) - 1]
     assert findings.chosen
@@ -182,8 +186,8 @@ def test_its_words_agree_with_what_was_recorded(findings: Findings) -> None:
 
 
 def test_a_picture_shows_each_mistake_that_was_kept(findings: Findings, page: Reader) -> None:
-    assert findings.evidence
-    wrong = findings.evidence.averaged.argmax(axis=1) != findings.evidence.labels
+    assert findings.predictions
+    wrong = findings.predictions.averaged.argmax(axis=1) != findings.predictions.labels
     assert 0 < wrong.sum() <= 40
     assert page.text.count("→") == wrong.sum() + 2 + 1  # two tables and a heading have arrows too
     assert wrong.sum() < page.tags.count("img") <= 80
@@ -201,12 +205,12 @@ def test_a_second_look_at_the_test_set_is_told(findings: Findings, page: Reader)
 
 def test_a_sweep_in_which_all_failed_says_why(findings: Findings) -> None:
     trials = tuple(
-        Trial(replace(trial.studied, state="FAIL", reason="out of memory", values=None), None)
+        Trial(replace(trial.studied, state=TrialState.FAIL, reason="out of memory", values=None), None)
         for trial in findings.trials
     )
     study = optuna.create_study()
     nothing = replace(
-        findings, trials=trials, order=(), ensembled=(), result=None, evidence=None, study=study
+        findings, trials=trials, order=(), ensembled=(), result=None, predictions=None, study=study
     )
     page = Reader(report.render(nothing))
     assert "No result: all 80 trials failed" in page.text
@@ -215,8 +219,8 @@ def test_a_sweep_in_which_all_failed_says_why(findings: Findings) -> None:
 
 
 def test_a_sweep_at_work_has_not_failed(findings: Findings) -> None:
-    failed = [trial for trial in findings.trials if trial.state == "FAIL"][:1]
-    at_work = replace(findings, trials=tuple(failed), result=None, evidence=None)
+    failed = [trial for trial in findings.trials if trial.state == TrialState.FAIL][:1]
+    at_work = replace(findings, trials=tuple(failed), result=None, predictions=None)
     assert text.headline(replace(at_work, ended=True)) == "No result: the only trial failed"
     assert text.headline(replace(at_work, ended=False)).startswith("No result yet: 1 trial of")
 
@@ -228,7 +232,7 @@ def test_of_several_objectives_it_shows_the_front(findings: Findings, page: Read
             replace(trial.studied, values=(trial.record.last.valid_loss, trial.record.parameters)),
             trial.record,
         )
-        if trial.state == "COMPLETE" and trial.record
+        if trial.state == TrialState.COMPLETE and trial.record
         else trial
         for trial in findings.trials
     )
@@ -271,13 +275,13 @@ def test_nothing_that_users_name_becomes_markup(findings: Findings, page: Reader
 def test_of_many_classes_the_most_confused_are_shown_and_of_photographs_thumbnails(
     findings: Findings,
 ) -> None:
-    assert findings.evidence
-    members, random = findings.evidence.members, np.random.default_rng(0)
+    assert findings.predictions
+    members, random = findings.predictions.members, np.random.default_rng(0)
     logits = {member.trial: random.normal(size=(300, 100)).astype(np.float32) for member in members}
     photographs = random.integers(0, 256, (300, 3, 128, 128), dtype=np.uint8)
     seen = test_predictions.collect(members, logits, Images(photographs, random.integers(0, 100, 300)))
     classes = tuple(f"class {number}" for number in range(100))
-    page = report.render(replace(findings, evidence=seen, classes=classes))
+    page = report.render(replace(findings, predictions=seen, classes=classes))
     assert "80 classes with fewer mistakes left out" in page
     # Noise of 96 x 96 x 3 bytes cannot be compressed: 37 kB each as text, the most that a picture can be.
     assert len(page) < 2_300_000 + 64 * 40_000
@@ -286,12 +290,12 @@ def test_of_many_classes_the_most_confused_are_shown_and_of_photographs_thumbnai
 def test_answers_of_another_ensemble_are_not_shown(sweep: OpenSweep, tmp_path: Path) -> None:
     # As a final stage leaves it that was cut off after the test and before its result.
     other = record_sweep(tmp_path, trials=20, seed=1)
-    assert report.gather(other).evidence
+    assert report.gather(other).predictions
     seen = test_predictions.load(sweep.record.files)
     assert seen
     test_predictions.save(other.record.files, seen)
     gathered = report.gather(other)
-    assert gathered.evidence is None
+    assert gathered.predictions is None
     assert "of the test images right" in report.render(gathered)
 
 
@@ -302,6 +306,6 @@ def test_a_page_that_fails_is_told_and_no_more(
         raise RuntimeError("no ink")
 
     monkeypatch.setattr(report, "render", fails)
-    final_stage.leave_report(sweep)
+    final_stage.write_report(sweep)
     assert "no ink" in caplog.text and "convene report synthetic" in caplog.text
     assert not Path(sweep.record.report).exists()

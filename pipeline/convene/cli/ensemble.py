@@ -3,7 +3,7 @@
 import click
 
 from convene.cli.options import common_options
-from convene.cli.printing import show_outcome
+from convene.cli.printing import show_result
 
 
 @click.command()
@@ -15,4 +15,4 @@ def ensemble(name: str, size: int | None, rank_by: str | None, storage: str, as_
     """Redo the final stage of the sweep NAME from its stored logits, without training."""
     from convene.sweep import recorded
 
-    show_outcome(recorded.rebuild_ensemble(name, storage=storage, size=size, rank_by=rank_by), as_json)
+    show_result(recorded.rebuild_ensemble(name, storage=storage, size=size, rank_by=rank_by), as_json)

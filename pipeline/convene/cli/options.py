@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-STORAGE = "mlruns"
+from convene.environment import DEFAULT_STORAGE
 
 
 def space_options(verb: Callable[..., None]) -> Callable[..., None]:
@@ -75,7 +75,7 @@ def common_options(verb: Callable[..., None]) -> Callable[..., None]:
     """The options of every verb."""
     verb = click.option(
         "--storage",
-        default=STORAGE,
+        default=DEFAULT_STORAGE,
         show_default=True,
         metavar="FOLDER",
         help="Where everything is written and read.",

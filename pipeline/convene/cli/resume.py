@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from convene.cli.options import common_options, resource_options
-from convene.cli.printing import console, show_outcome
+from convene.cli.printing import console, show_result
 
 
 @click.command()
@@ -23,10 +23,15 @@ def resume(
     from convene.cli import terminal
     from convene.sweep import run
 
-    with terminal.LiveView(console(stderr=True)) as watch:
-        outcome, resumed = run.resume_sweep(
-            name, storage=storage, overrides=resources, address=address, watch=watch
+    with terminal.LiveView(console(stderr=True)) as live:
+        result, resumed = run.resume_sweep(
+            name,
+            storage=storage,
+            overrides=resources,
+            address=address,
+            watch=live.update,
+            announce=live.announce,
         )
     if not resumed:
         click.echo(f"sweep {name} is finished; nothing was changed", err=True)
-    show_outcome(outcome, as_json)
+    show_result(result, as_json)

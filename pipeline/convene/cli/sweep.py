@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from convene.cli.options import common_options, given, resource_options, space_options
-from convene.cli.printing import console, show_outcome
+from convene.cli.printing import console, show_result
 from convene.errors import InputError
 
 
@@ -33,19 +33,31 @@ def sweep(
     from convene.sweep import run
 
     count = trial_count(trials)
-    with terminal.LiveView(console(stderr=True)) as watch:
+    with terminal.LiveView(console(stderr=True)) as live:
         if trials and trials.startswith("+"):
             if name or changes:
                 raise InputError(f"--trials {trials}: a sweep keeps its name, data, space and seed")
-            outcome, _ = run.resume_sweep(
-                str(file), more=count or 0, storage=storage, overrides=resources, address=address, watch=watch
+            result, _ = run.resume_sweep(
+                str(file),
+                more=count or 0,
+                storage=storage,
+                overrides=resources,
+                address=address,
+                watch=live.update,
+                announce=live.announce,
             )
         else:
             overrides = changes | resources | given({"search.trials": count})
-            outcome = run.run_sweep(
-                file, name=name, storage=storage, overrides=overrides, address=address, watch=watch
+            result = run.run_sweep(
+                file,
+                name=name,
+                storage=storage,
+                overrides=overrides,
+                address=address,
+                watch=live.update,
+                announce=live.announce,
             )
-    show_outcome(outcome, as_json)
+    show_result(result, as_json)
 
 
 def trial_count(trials: str | None) -> int | None:

@@ -13,16 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from convene.formatting import clock
+from convene.search.trial_state import TrialState
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from convene.records.listing import ListedSweep
-    from convene.records.sweep_record import Outcome
-    from convene.sweep.observer import Progress
+    from convene.records.result import SweepResult
+    from convene.sweep.progress import Progress
 
 _LEADERBOARD_ROWS = 10
-_ENDS = {"PRUNED": "{} stopped", "FAIL": "failed", "RUNNING": "{} so far"}
+_ENDS = {TrialState.PRUNED: "{} stopped", TrialState.FAIL: "failed", TrialState.RUNNING: "{} so far"}
 _CONFUSIONS = 10
 
 
@@ -48,11 +49,12 @@ class LiveView:
         if self._console.is_terminal:
             self._live.stop()
 
-    def __call__(self, progress: "Progress") -> None:
-        """Takes note of an event; what is said before the first trial stays to be read."""
-        if not progress.done and not progress.running:
-            self._console.print(progress.event, markup=False, soft_wrap=True)
-            return
+    def announce(self, message: str) -> None:
+        """Print a message that stays."""
+        self._console.print(message, markup=False, soft_wrap=True)
+
+    def update(self, progress: "Progress") -> None:
+        """Show the progress after an event."""
         self._progress = progress
         self._first = self._first or (time.monotonic(), progress.done)
         if not self._console.is_terminal and progress.done > self._done:
@@ -119,28 +121,28 @@ def _leaderboard(table: "pd.DataFrame", searched: Sequence[str], members: Sequen
     return board
 
 
-def members(outcome: "Outcome") -> Table:
+def members(result: "SweepResult") -> Table:
     """The ensemble's members, best first."""
     table = _table("member", "weight", "valid", "test", left=())
-    for member in outcome.ensemble["members"]:
-        scored = (f"{member[name]:.2%}" for name in ("valid_accuracy", "test_accuracy"))
-        table.add_row(str(member["trial"]), f"{member['weight']:.3g}", *scored)
+    for member in result.ensemble.members:
+        accuracies = (f"{member.valid_accuracy:.2%}", f"{member.test_accuracy:.2%}")
+        table.add_row(str(member.trial), f"{member.weight:.3g}", *accuracies)
     return table
 
 
-def scores(outcome: "Outcome") -> Table:
+def scores(result: "SweepResult") -> Table:
     """The best single model's and the ensemble's accuracies, with the test's 95 % interval."""
     table = _table("accuracy", "valid", "test", "95 % of test", "trials", left=("accuracy", "trials"))
-    single, ensemble = outcome.best_single, outcome.ensemble
+    single, ensemble = result.best_single, result.ensemble
     for name, scored, members in (
-        ("best single", single, str(single["trial"])),
-        ("ensemble", ensemble, " ".join(str(member["trial"]) for member in ensemble["members"])),
+        ("best single", single, str(single.trial)),
+        ("ensemble", ensemble, " ".join(map(str, ensemble.trials))),
     ):
-        low, high = scored["test_interval"]
+        low, high = scored.test_interval
         table.add_row(
             name,
-            f"{scored['valid_accuracy']:.2%}",
-            f"{scored['test_accuracy']:.2%}",
+            f"{scored.valid_accuracy:.2%}",
+            f"{scored.test_accuracy:.2%}",
             f"{low:.2%} to {high:.2%}",
             members,
         )

@@ -37,7 +37,7 @@ class Images:
 class SealedTest:
     """The test split, closed: its size and hash can be seen, its images only through `open`.
 
-    `convene.ensemble.ensemble.open_test` is the one caller of `open`, and records each opening.
+    `convene.ensemble.test_set.open_test` is the one caller of `open`, and records each opening.
     """
 
     _images: Images
@@ -51,7 +51,7 @@ class SealedTest:
         return self._images.sha256
 
     def open(self) -> Images:
-        """The test images. Called by `convene.ensemble.ensemble.open_test` alone."""
+        """The test images. Called by `convene.ensemble.test_set.open_test` alone."""
         return self._images
 
 

@@ -1,10 +1,12 @@
-"""Which trials make the ensemble, and with which weights: pure functions of validation logits."""
+"""The choice of the ensemble's members and weights: pure functions of validation logits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from convene.config.schema import EnsembleConfig
 from convene.training.metrics import Labels, Logits, accuracy, cross_entropy
 
 
@@ -27,57 +29,79 @@ class Member:
 
 @dataclass(frozen=True)
 class Selection:
-    """Members in order of rank, and what their averaged logits score on the validation images."""
+    """Members from best to worst, and the validation scores of their averaged logits."""
 
     members: tuple[Member, ...]
     valid_loss: float
     valid_accuracy: float
-
-
-def rank(logits: Mapping[int, Logits], labels: Labels, rank_by: str) -> list[Ranked]:
-    """Trials from best to worst by `valid_loss` or `valid_accuracy`; ties go by the other, then number."""
-    ranked = [Ranked(trial, cross_entropy(z, labels), accuracy(z, labels)) for trial, z in logits.items()]
-    if rank_by == "valid_loss":
-        return sorted(ranked, key=lambda r: (r.valid_loss, -r.valid_accuracy, r.trial))
-    return sorted(ranked, key=lambda r: (-r.valid_accuracy, r.valid_loss, r.trial))
-
-
-def top_k(logits: Mapping[int, Logits], labels: Labels, *, size: int, rank_by: str) -> Selection:
-    """The `size` best trials (or all there are) with equal weights.
-
-    Args:
-        logits: validation logits [example, class] by trial; at least one trial.
-        labels: of the validation images [example].
-        size: members, at most.
-        rank_by: `valid_loss` or `valid_accuracy`.
-    """
-    best = rank(logits, labels, rank_by)[:size]
-    members = tuple(Member(ranked.trial, 1 / len(best)) for ranked in best)
-    averaged = average(logits, members)
-    return Selection(members, cross_entropy(averaged, labels), accuracy(averaged, labels))
+    valid_accuracies: Mapping[int, float]
+    """Each member's own, by trial."""
 
 
 @dataclass(frozen=True)
 class EnsembleScore:
-    """What the best `size` trials score on the validation images, with equal weights."""
+    """The validation scores of the best `size` trials with equal weights."""
 
     size: int
     valid_loss: float
     valid_accuracy: float
 
 
-def by_size(
+class Method(Protocol):
+    """A way to choose members and weights by validation logits; see `top_k` for the arguments."""
+
+    def __call__(self, logits: Mapping[int, Logits], labels: Labels, *, size: int, rank_by: str) -> Selection:
+        """Choose members and weights."""
+        ...
+
+
+def choose(
+    logits: Mapping[int, Logits], labels: Labels, config: EnsembleConfig, method: str = "top-k"
+) -> Selection:
+    """Choose members and weights by a method of `METHODS`, as the configuration asks."""
+    return METHODS[method](logits, labels, size=config.size, rank_by=config.rank_by)
+
+
+def top_k(logits: Mapping[int, Logits], labels: Labels, *, size: int, rank_by: str) -> Selection:
+    """Choose the `size` best trials, or all if there are fewer, with equal weights.
+
+    Args:
+        logits: validation logits [example, class] by trial; at least one trial.
+        labels: of the validation images [example].
+        size: the largest number of members.
+        rank_by: `valid_loss` or `valid_accuracy`.
+    """
+    best = rank(logits, labels, rank_by)[:size]
+    members = tuple(Member(ranked.trial, 1 / len(best)) for ranked in best)
+    averaged = average(logits, members)
+    accuracies = {ranked.trial: ranked.valid_accuracy for ranked in best}
+    return Selection(members, cross_entropy(averaged, labels), accuracy(averaged, labels), accuracies)
+
+
+METHODS: Mapping[str, Method] = {"top-k": top_k}
+"""The ways to make an ensemble, by name."""
+
+
+def rank(logits: Mapping[int, Logits], labels: Labels, rank_by: str) -> list[Ranked]:
+    """Sort trials from best to worst by `valid_loss` or `valid_accuracy`, then the other, then the number."""
+    ranked = [Ranked(trial, cross_entropy(z, labels), accuracy(z, labels)) for trial, z in logits.items()]
+    if rank_by == "valid_loss":
+        return sorted(ranked, key=lambda r: (r.valid_loss, -r.valid_accuracy, r.trial))
+    return sorted(ranked, key=lambda r: (-r.valid_accuracy, r.valid_loss, r.trial))
+
+
+def scores_by_size(
     logits: Mapping[int, Logits], labels: Labels, *, largest: int, rank_by: str
 ) -> list[EnsembleScore]:
-    """The ensembles that `top_k` makes for 1, 2, … and `largest` members, or as many as there are."""
-    total, ensembled = np.zeros_like(next(iter(logits.values())), dtype=np.float64), []
+    """Score the ensembles that `top_k` makes of 1, 2, … `largest` members, as far as there are trials."""
+    total, scores = np.zeros_like(next(iter(logits.values())), dtype=np.float64), []
     for size, ranked in enumerate(rank(logits, labels, rank_by)[:largest], 1):
         total = total + logits[ranked.trial]
-        ensembled.append(EnsembleScore(size, cross_entropy(total / size, labels), accuracy(total, labels)))
-    return ensembled
+        scores.append(EnsembleScore(size, cross_entropy(total / size, labels), accuracy(total, labels)))
+    return scores
 
 
 def average(logits: Mapping[int, Logits], members: tuple[Member, ...]) -> Logits:
-    """The members' weighted mean logits [example, class]."""
+    """Return the members' weighted mean logits [example, class]."""
     weighted = [member.weight * logits[member.trial] for member in members]
     return np.asarray(np.sum(weighted, axis=0))

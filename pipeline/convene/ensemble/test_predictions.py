@@ -19,7 +19,7 @@ _SIDE = 96  # pixels; larger images are kept as thumbnails
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Predictions:
     """The test's answers: of each member on each example, and the pictures of the telling ones."""
 
     members: tuple[Member, ...]
@@ -43,29 +43,29 @@ class Evidence:
         return {member.trial: logits for member, logits in zip(self.members, self.logits, strict=True)}
 
 
-def collect(members: Sequence[Member], logits: Mapping[int, Logits], test: Images) -> Evidence:
+def collect(members: Sequence[Member], logits: Mapping[int, Logits], test: Images) -> Predictions:
     """Puts together what is worth keeping while the test set is open."""
     stacked = np.stack([logits[member.trial] for member in members]).astype(np.float32)
     shown = _telling(stacked, average(logits, tuple(members)), test.labels)
-    return Evidence(tuple(members), stacked, test.labels, shown, _thumbnails(test.pixels[shown]))
+    return Predictions(tuple(members), stacked, test.labels, shown, _thumbnails(test.pixels[shown]))
 
 
-def save(sweep: Storage, evidence: Evidence) -> None:
+def save(sweep: Storage, predictions: Predictions) -> None:
     """Writes it beside the sweep's result."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
-        trials=np.array([member.trial for member in evidence.members]),
-        weights=np.array([member.weight for member in evidence.members]),
-        logits=evidence.logits,
-        labels=evidence.labels,
-        shown=evidence.shown,
-        pictures=evidence.pictures,
+        trials=np.array([member.trial for member in predictions.members]),
+        weights=np.array([member.weight for member in predictions.members]),
+        logits=predictions.logits,
+        labels=predictions.labels,
+        shown=predictions.shown,
+        pictures=predictions.pictures,
     )
     sweep.write(_FILE, buffer.getvalue())
 
 
-def load(sweep: Storage) -> Evidence | None:
+def load(sweep: Storage) -> Predictions | None:
     """What was kept, or None where no final stage came so far."""
     if not sweep.exists(_FILE):
         return None
@@ -73,7 +73,7 @@ def load(sweep: Storage) -> Evidence | None:
         members = tuple(
             Member(int(t), float(w)) for t, w in zip(kept["trials"], kept["weights"], strict=True)
         )
-        return Evidence(members, kept["logits"], kept["labels"], kept["shown"], kept["pictures"])
+        return Predictions(members, kept["logits"], kept["labels"], kept["shown"], kept["pictures"])
 
 
 def _telling(stacked: NDArray[np.float32], averaged: Logits, labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-    from convene.ensemble.ensemble import AveragedLogits
+    from convene.ensemble.averaging import AveragedLogits
 
 CARD_FILE = "README.md"
 OPSET = 20

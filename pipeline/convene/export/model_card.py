@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from convene.export.inference import INPUT, MANIFEST, ONNX_FILE, OUTPUTS
 from convene.export.verification import PT2_FILE, Agreement
 from convene.formatting import interval, percent
-from convene.records.sweep_record import ScoredMember
+from convene.records.result import ScoredMember
 
 
 @dataclass(frozen=True)

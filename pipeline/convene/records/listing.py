@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convene.records import open_sweep, sweep_record, trials
-from convene.records.sweep_record import Outcome, SweepRecord
+from convene.records.result import SweepResult
+from convene.records.sweep_record import SweepRecord
 from convene.storage import Storage
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class SweepView:
     """Trials in each state."""
     searched: list[str]
     """Columns of the table that were searched."""
-    outcome: Outcome | None
+    result: SweepResult | None
     """Of the last final stage, if there was one."""
     test_reads: int
     """How often the test set was opened for it."""
@@ -64,7 +65,7 @@ def list_sweeps(storage: str | Path, pattern: str = "*", sort: str = "created") 
             continue
         record = SweepRecord(store, name)
         about, result = record.about, record.result
-        ensemble = result.ensemble if result else {}
+        ensemble = result.ensemble if result else None
         listed.append(
             ListedSweep(
                 name,
@@ -72,8 +73,8 @@ def list_sweeps(storage: str | Path, pattern: str = "*", sort: str = "created") 
                 about.created,
                 about.dataset,
                 result.trials if result else None,
-                ensemble.get("valid_accuracy"),
-                ensemble.get("test_accuracy"),
+                ensemble.valid_accuracy if ensemble else None,
+                ensemble.test_accuracy if ensemble else None,
                 len(record.test_reads),
             )
         )
@@ -104,8 +105,8 @@ def _state(record: SweepRecord) -> str:
     return "finished" if (result := record.result) and result.ended else "unfinished"
 
 
-def leaderboard(outcome: Outcome) -> tuple["pd.DataFrame", list[str]]:
+def leaderboard(result: SweepResult) -> tuple["pd.DataFrame", list[str]]:
     """The rows of `trials.parquet`, best first, and the names of the columns that were searched."""
-    record = SweepRecord.open(Storage(outcome.storage), outcome.name)
+    record = SweepRecord.open(Storage(result.storage), result.name)
     table = record.trials_table
     return table, [name for name in record.space.searched if name in table]

@@ -21,8 +21,6 @@ from convene.search.study_storage import StudyStorage
 from convene.storage import Storage
 from convene.training import shapes
 
-DEFAULT_STORAGE = "mlruns"
-
 
 @dataclass(frozen=True)
 class OpenSweep:

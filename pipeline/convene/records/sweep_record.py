@@ -8,17 +8,19 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 from convene.config import search_space
 from convene.config.schema import nearest
 from convene.config.search_space import SearchSpace
+from convene.environment import DEFAULT_STORAGE
 from convene.errors import InputError
 from convene.records import lock
+from convene.records.result import SweepResult
 from convene.storage import Storage
 
 if TYPE_CHECKING:
@@ -70,80 +72,6 @@ class TestRead:
     """Trials that were scored as an ensemble."""
 
 
-@dataclass(frozen=True)
-class ScoredMember:
-    """A member's weight and scores."""
-
-    trial: int
-    weight: float
-    valid_accuracy: float
-    test_accuracy: float
-
-
-@dataclass(frozen=True)
-class BestSingle:
-    """The first of the validation ranking, alone."""
-
-    trial: int
-    valid_accuracy: float
-    test_accuracy: float
-    test_interval: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class ScoredEnsemble:
-    """The chosen ensemble and its scores; `test_interval` is Wilson's at 95 %."""
-
-    members: tuple[ScoredMember, ...]
-    valid_loss: float
-    valid_accuracy: float
-    test_loss: float
-    test_accuracy: float
-    test_interval: tuple[float, float]
-    best_single: BestSingle
-    test_reads: int
-    """How often the test set had been opened for this sweep by then."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a sweep or a final stage came to; `--json` prints it."""
-
-    name: str
-    trials: int
-    states: dict[str, int]
-    """Trials that ended COMPLETE, PRUNED or FAIL."""
-    wall_seconds: float
-    """Of the command."""
-    images_trained: int
-    """Training images seen, over all epochs of all trials."""
-    best_single: dict[str, Any]
-    ensemble: dict[str, Any]
-    test_reads: int
-    """How often the test set was opened for this sweep."""
-    mlflow: dict[str, Any]
-    export: str
-    """Folder of the exported ensemble."""
-    storage: str
-    """The storage root."""
-    taken: int = 0
-    """Trials of an earlier sweep that the search knew from the start."""
-    ended: bool = True
-    """Whether the search had come to its end, and not only to an ensemble of what there was."""
-    pareto: list[dict[str, Any]] = field(default_factory=list)
-    """Of several objectives: the trials that none beats in all, with their values."""
-    chosen: dict[str, Any] = field(default_factory=dict)
-    """How the members were: `ensemble.size` and `ensemble.rank_by`, which may be others than the sweep's."""
-
-    @property
-    def scored(self) -> ScoredEnsemble:
-        """The scores that it was made of."""
-        content = {**self.ensemble, "test_interval": tuple(self.ensemble["test_interval"])}
-        content["members"] = tuple(ScoredMember(**member) for member in self.ensemble["members"])
-        single = {**self.best_single, "test_interval": tuple(self.best_single["test_interval"])}
-        return ScoredEnsemble(**content, best_single=BestSingle(**single), test_reads=self.test_reads)
-
-
 @final
 class SweepRecord:
     """The folder `sweeps/NAME` under a storage root."""
@@ -182,7 +110,7 @@ class SweepRecord:
 
     def command(self, verb: str) -> str:
         """What to type for a verb on this sweep."""
-        at = "" if self.storage.root == str(Path("mlruns").absolute()) else self.storage.root
+        at = "" if self.storage.root == str(Path(DEFAULT_STORAGE).absolute()) else self.storage.root
         return f"convene {verb} {self.name}" + (f" --storage {shlex.quote(at)}" if at else "")
 
     @contextmanager
@@ -234,13 +162,13 @@ class SweepRecord:
         self.files.write(_READS, json.dumps(rows, indent=1).encode())
 
     @property
-    def result(self) -> Outcome | None:
-        """What the last final stage found, or None where there was none yet."""
-        return Outcome(**json.loads(self.files.read(_RESULT))) if self.files.exists(_RESULT) else None
+    def result(self) -> SweepResult | None:
+        """The result of the last final stage, or None before the first."""
+        return SweepResult.from_json(self.files.read(_RESULT)) if self.files.exists(_RESULT) else None
 
-    def write_result(self, result: Outcome) -> None:
-        """Replaces the result."""
-        self.files.write(_RESULT, json.dumps(asdict(result), indent=1).encode())
+    def write_result(self, result: SweepResult) -> None:
+        """Replace the result."""
+        self.files.write(_RESULT, json.dumps(result.to_json(), indent=1).encode())
 
     @property
     def trials_table(self) -> "pd.DataFrame":

@@ -1,6 +1,6 @@
 """The trials of a sweep: as MLflow is to show them, and as a table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,13 +8,12 @@ from convene.config.search_space import SearchSpace
 from convene.records.open_sweep import OpenSweep
 from convene.records.sweep_record import SweepRecord
 from convene.search.study import StudiedTrial
+from convene.search.trial_state import CANDIDATES, ENDED, TrialState
 from convene.training import checkpoint
 from convene.training.metrics import METRICS, Epoch
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ENDED = ("COMPLETE", "PRUNED", "FAIL")
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class TrialView:
     started: float
     """Seconds since 1970."""
     ended: float | None = None
-    state: str = "RUNNING"
+    state: TrialState = TrialState.RUNNING
     reason: str | None = None
     epochs: tuple[Epoch, ...] = ()
 
@@ -86,7 +85,7 @@ def table_of(record: SweepRecord, space: SearchSpace, studied: Sequence[StudiedT
         rows.append(
             {
                 "trial": trial.number,
-                "state": trial.state,
+                "state": trial.state.value,
                 "reason": trial.reason,
                 "epochs": len(left.epochs) if left else 0,
                 "seconds": left.seconds if left else None,
@@ -119,4 +118,27 @@ def images_trained(sweep: OpenSweep) -> int:
 
 def _by_outcome(column: "pd.Series[Any]") -> "pd.Series[Any]":
     """States in the order of ENDED, other columns as they are."""
-    return column.map([*ENDED, "RUNNING"].index) if column.name == "state" else column
+    return column.map([*ENDED, TrialState.RUNNING].index) if column.name == "state" else column
+
+
+def candidates(
+    trials: Sequence[StudiedTrial],
+    usable: Callable[[Iterable[int]], Collection[int]],
+    states: Sequence[TrialState] = CANDIDATES,
+) -> list[int]:
+    """Return the trials that an ensemble can be chosen from: the usable ones of the first state that has any.
+
+    Args:
+        trials: the sweep's own trials.
+        usable: returns those of the given trials that have left a network.
+        states: the order of preference.
+    """
+    for state in states:
+        if found := usable(trial.number for trial in trials if trial.state is state):
+            return sorted(found)
+    return []
+
+
+def states_and_reasons(trials: Sequence[StudiedTrial]) -> str:
+    """Return an indented line for each trial with its state and reason, to end an error message."""
+    return "".join(f"\n  trial {trial.number}: {trial.state} {trial.reason or ''}" for trial in trials)

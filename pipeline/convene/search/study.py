@@ -4,21 +4,21 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import NopPruner
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
 
 from convene.config.schema import Configuration, SearchConfig
 from convene.config.search_space import SearchSpace
 from convene.search import pruning
 from convene.search.sampler import Misfit, Sampler
 from convene.search.study_storage import MEMORY, StudyStorage, batched_writes
-
-State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
+from convene.search.trial_state import TrialState
 
 _SEARCHED = "searched"  # of the study: whether its search has come to its end
 _TAKEN_FROM = "taken from"  # of a trial: the sweep that ran it
@@ -30,7 +30,7 @@ class StudiedTrial:
     """A trial as the study knows it. `reason` says why it was stopped or failed."""
 
     number: int
-    state: State
+    state: TrialState
     parameters: dict[str, Any]
     reason: str | None
     values: tuple[float, ...] | None
@@ -62,7 +62,7 @@ class Study:
         # What is asked of the trials at every event is kept up to date: to go through thousands each time
         # would take the longer, the more there have been.
         self._at_rung: dict[int, dict[int, float]] = {rung: {} for rung in pruning.rungs(space)}
-        self.ended: Counter[str] = Counter()
+        self.ended: Counter[TrialState] = Counter()
         """How many of the sweep's own trials ended in each state."""
         self.best: tuple[int, float] | None = None
         """Number of the first of `ranked`, and its objective of validation."""
@@ -87,7 +87,7 @@ class Study:
     @property
     def has_ended(self) -> bool:
         """Whether all trials have ended, and none is to follow."""
-        if any(trial.state == "RUNNING" for trial in self.trials()):
+        if any(trial.state is TrialState.RUNNING for trial in self.trials()):
             return False
         return self._study.user_attrs.get(_SEARCHED, False) or len(self) >= self._search.trials
 
@@ -110,7 +110,7 @@ class Study:
         self.ended = Counter(trial.state for trial in self.trials() if trial.ended is not None)
         self.best = next(iter(self.ranked()), None)
 
-    def _own(self, *states: TrialState) -> list[FrozenTrial]:
+    def _own(self, *states: OptunaState) -> list[FrozenTrial]:
         trials = self._study.get_trials(deepcopy=False, states=states or None)
         return [trial for trial in trials if _TAKEN_FROM not in trial.user_attrs]
 
@@ -121,7 +121,7 @@ class Study:
                 distributions = {name: self._space.searched[name].distribution for name in known.parameters}
                 self._study.add_trial(
                     optuna.trial.create_trial(
-                        state=TrialState[known.state],
+                        state=OptunaState[known.state],
                         params=dict(known.parameters),
                         distributions=distributions,
                         values=known.values,
@@ -152,7 +152,7 @@ class Study:
 
         One that was cut off while its parameters were written gets the rest of them.
         """
-        for frozen in self._own(TrialState.RUNNING):
+        for frozen in self._own(OptunaState.RUNNING):
             if frozen.number not in self._open:
                 self._sampler.given = frozen.params
                 self._begin(optuna.Trial(self._study, frozen._trial_id))
@@ -181,7 +181,7 @@ class Study:
             if epoch in self._at_rung:
                 self._at_rung[epoch][number] = value
 
-    def is_weak(self, number: int, epoch: int) -> bool:
+    def should_prune(self, number: int, epoch: int) -> bool:
         """Whether successive halving stops the trial at what it reported for this epoch.
 
         The rungs are the study's own values, so that they outlive the process.
@@ -193,16 +193,16 @@ class Study:
         return pruning.should_prune(values[number], others, self._search)
 
     def tell(
-        self, number: int, state: State, values: Sequence[float] | None = None, reason: str | None = None
+        self, number: int, state: TrialState, values: Sequence[float] | None = None, reason: str | None = None
     ) -> None:
         """Ends a trial, a COMPLETE one with its objectives. A PRUNED one keeps its reported values."""
         trial = self._open[number]
         if reason:
             trial.set_user_attr("reason", reason)
-        self._study.tell(trial, values if state == "COMPLETE" else None, TrialState[state])
+        self._study.tell(trial, values if state is TrialState.COMPLETE else None, OptunaState[state])
         del self._open[number]
         self.ended[state] += 1
-        if state == "COMPLETE":
+        if state is TrialState.COMPLETE:
             assert values, "a complete trial has its objectives"
             ended = number, values[self._ranked_by]
             self.best = min(self.best or ended, ended, key=self._rank)
@@ -254,10 +254,10 @@ def _studied(trials: Sequence[FrozenTrial]) -> list[StudiedTrial]:
     return [
         StudiedTrial(
             trial.number,
-            trial.state.name,  # type: ignore[arg-type]  # WAITING is never asked for
+            TrialState(trial.state.name),
             trial.params,
             trial.user_attrs.get("reason"),
-            tuple(trial.values) if trial.state is TrialState.COMPLETE else None,
+            tuple(trial.values) if trial.state is OptunaState.COMPLETE else None,
             trial.datetime_start.timestamp() if trial.datetime_start else 0.0,
             trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         )
@@ -269,7 +269,7 @@ def _studied(trials: Sequence[FrozenTrial]) -> list[StudiedTrial]:
 class KnownTrial:
     """What an earlier sweep knows of a trial, in the parameters of this one's space."""
 
-    state: State
+    state: TrialState
     parameters: Mapping[str, Any]
     values: tuple[float, ...] | None
     curve: Mapping[int, float]
@@ -280,12 +280,12 @@ def known_trials(place: StudyStorage, name: str, then: SearchSpace, now: SearchS
     """The ended trials of an earlier study that lie in the space of now."""
     known = []
     for trial in _recorded(place, name):
-        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        if trial.state not in (OptunaState.COMPLETE, OptunaState.PRUNED):
             continue
         parameters = now.parameters(then.configuration(trial.params, trial.number))
         if parameters is not None:
-            state: State = "COMPLETE" if trial.state is TrialState.COMPLETE else "PRUNED"
-            values = tuple(trial.values) if state == "COMPLETE" else None
+            state = TrialState(trial.state.name)
+            values = tuple(trial.values) if state is TrialState.COMPLETE else None
             known.append(KnownTrial(state, parameters, values, _curve(trial)))
     return known
 

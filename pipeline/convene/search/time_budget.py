@@ -1,8 +1,8 @@
 """Keeps a sweep to its time: which trials may start or go on."""
 
 import time
-from collections.abc import Mapping
-from typing import Any, final
+from dataclasses import dataclass
+from typing import final
 
 from convene.config.schema import Configuration
 from convene.errors import InputError
@@ -22,6 +22,19 @@ def final_seconds(images: int, images_per_second: float) -> float:
         images_per_second: that a worker trains on; 0 where that is not known.
     """
     return _FINAL_SECONDS + (_FINAL_PASSES * images / images_per_second if images_per_second else 0.0)
+
+
+@dataclass(frozen=True)
+class TrialPace:
+    """The progress of a trial after an epoch, and its speed."""
+
+    epoch: int
+    epochs: int
+    """Epochs that the trial is to have."""
+    seconds: float
+    """Time for the epochs so far, training and validation."""
+    images_per_second: float
+    """Speed of training alone."""
 
 
 @final
@@ -61,17 +74,17 @@ class TimeBudget:
             return float("inf")
         return self.end - final_seconds(self._images, self._images_per_second)
 
-    def note(self, result: Mapping[str, Any]) -> None:
-        """Learns from a result how fast training is, and from a trial's last one how long a trial takes."""
-        self._images_per_second = result["images_per_second"]
-        if result["epoch"] == result["epochs"]:
-            self._fastest = min(self._fastest or result["seconds"], result["seconds"])
+    def note(self, pace: TrialPace) -> None:
+        """Learn the speed of training from an epoch, and the duration of a trial from its last one."""
+        self._images_per_second = pace.images_per_second
+        if pace.epoch == pace.epochs:
+            self._fastest = min(self._fastest or pace.seconds, pace.seconds)
 
-    def is_late(self, result: Mapping[str, Any]) -> bool:
-        """Whether a trial is to stop after this result, because it could not finish in time."""
+    def is_late(self, pace: TrialPace) -> bool:
+        """Return whether a trial is to stop after this epoch because it could not finish in time."""
         if self._fastest is None:
             return self.is_over()
-        left: float = result["seconds"] / result["epoch"] * (result["epochs"] - result["epoch"])
+        left = pace.seconds / pace.epoch * (pace.epochs - pace.epoch)
         return time.monotonic() + left > self._deadline
 
     def may_start(self) -> bool:

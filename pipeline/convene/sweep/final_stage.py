@@ -1,85 +1,85 @@
-"""The final stage: chooses on validation logits, opens the test set once, scores, exports, records."""
+"""The final stage: choose by validation logits, open the test set once, score, export and record."""
 
 import json
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from convene.config.schema import EnsembleConfig
 from convene.datasets import Dataset
-from convene.ensemble import ensemble, test_predictions
+from convene.ensemble import averaging, test_predictions, test_set
+from convene.ensemble.selection import choose
 from convene.errors import InputError, WorkError
 from convene.export import exporter
 from convene.export.inference import MANIFEST
 from convene.export.model_card import ModelCard
 from convene.records import trials
 from convene.records.open_sweep import OpenSweep
-from convene.records.sweep_record import EXPORT, Outcome, ScoredEnsemble, SweepRecord
+from convene.records.result import EnsembleChoice, MlflowRun, Scores, SweepResult
+from convene.records.sweep_record import EXPORT, SweepRecord
 from convene.records.trials import Standing
 from convene.search.study import StudiedTrial
+from convene.search.trial_state import ENDED, TrialState
 from convene.tracking.tracker import Tracker
 from convene.training import checkpoint
+from convene.training.metrics import Logits
 
 logger = logging.getLogger(__name__)
 
 
-def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> Outcome:
-    """Scores and exports the ensemble, and leaves the result with MLflow and in the sweep's folder.
+def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> SweepResult:
+    """Score and export the ensemble, and leave the result in the sweep's folder and with MLflow.
 
     Args:
-        sweep: its trials have ended; its space says which of them to choose.
+        sweep: its trials have ended; its space says how to choose among them.
         tracker: inside its context.
         started: when the command began, in seconds of `time.monotonic`.
 
     Raises:
-        InputError: if the ensemble is to be larger than the number of best networks that were kept.
+        InputError: if the ensemble is to be larger than the number of networks that were kept.
         WorkError: if no trial finished an epoch, or the export disagrees with the networks.
     """
-    record, dataset, config = sweep.record, sweep.dataset, sweep.space.base.ensemble
+    record, config = sweep.record, sweep.space.base.ensemble
     studied = sweep.study.trials()
-    candidates = _candidates(record, studied)
-    kept_best = record.space.base.ensemble.networks
-    if config.size > kept_best and len(candidates) < sum(trial.state == "COMPLETE" for trial in studied):
-        raise InputError(
-            f"ensemble.size = {config.size}: only the {kept_best} best networks were kept (ensemble.keep)"
-        )
-    scored = _score_and_export(record, dataset, config, candidates)
+    candidates = _candidates(record, studied, config)
+    logits = checkpoint.load_all_logits(record.files, candidates)
+    scores = _score_and_export(record, sweep.dataset, config, logits)
     tracker.flush()
     record.write_trials(trials.table(sweep, tracker.run_ids()))
-    outcome = Outcome(
+    result = SweepResult(
         name=record.name,
         trials=len(studied),
-        states={state: sum(trial.state == state for trial in studied) for state in trials.ENDED},
+        states={state: sum(trial.state is state for trial in studied) for state in ENDED},
         wall_seconds=round(time.monotonic() - started, 3),
         images_trained=trials.images_trained(sweep),
-        best_single=asdict(scored.best_single),
-        ensemble={
-            key: value for key, value in asdict(scored).items() if key not in ("best_single", "test_reads")
-        },
-        test_reads=scored.test_reads,
-        mlflow={
-            "tracking_uri": tracker.uri,
-            "experiment": dataset.name,
-            "run_id": tracker.parent,
-            "waiting": 0,
-        },
+        best_single=scores.best_single,
+        ensemble=scores.ensemble,
+        test_reads=scores.test_reads,
+        mlflow=MlflowRun(tracker.uri, sweep.dataset.name, tracker.parent, waiting=0),
         export=record.export,
         storage=record.storage.root,
         taken=sweep.study.taken,
         ended=sweep.study.has_ended,
         pareto=_pareto(sweep),
-        chosen={"ensemble.size": config.size, "ensemble.rank_by": config.rank_by},
+        chosen=EnsembleChoice(config.size, config.rank_by),
     )
-    record.write_result(outcome)
-    leave_report(sweep)
-    show(tracker, sweep, outcome)
-    return outcome
+    record.write_result(result)  # before the report and MLflow: whatever happens to them, it is known
+    write_report(sweep)
+    show(tracker, sweep, result)
+    return result
 
 
-def leave_report(sweep: OpenSweep) -> None:
-    """Writes the page that shows the result. Where that fails it is told, and the result is the same."""
+def record_pending_writes(sweep: OpenSweep, result: SweepResult, tracker: Tracker) -> SweepResult:
+    """Record how many writes MLflow still lacks, which is known once the tracker is closed."""
+    mlflow = replace(result.mlflow, waiting=tracker.waiting, run_id=tracker.parent)
+    result = replace(result, mlflow=mlflow)
+    sweep.record.write_result(result)
+    return result
+
+
+def write_report(sweep: OpenSweep) -> None:
+    """Write the report. A failure is logged and does not change the result."""
     record = sweep.record
     try:
         from convene.visualization import report
@@ -88,90 +88,93 @@ def leave_report(sweep: OpenSweep) -> None:
     except Exception as error:  # whatever goes wrong with a page must not lose the result of hours
         what = f"{type(error).__name__}: {error}"
         logger.warning(
-            "%s was not written (%s); again with: %s", record.report, what, record.command("report")
+            "%s was not written (%s); retry with: %s", record.report, what, record.command("report")
         )
 
 
-def show(tracker: Tracker, sweep: OpenSweep, outcome: Outcome) -> None:
-    """Hands the result to MLflow, and where each trial stands by it."""
-    tags = {"convene.pareto": json.dumps(outcome.pareto)} if outcome.pareto else {}
-    tracker.show_result(outcome, sweep.record, tags)
-    tracker.show_standings(tuple(trials.views(sweep)), _standings(sweep, outcome))
+def show(tracker: Tracker, sweep: OpenSweep, result: SweepResult) -> None:
+    """Pass the result to MLflow, with the rank and weight of each trial."""
+    tags = {"convene.pareto": json.dumps(result.pareto)} if result.pareto else {}
+    tracker.show_result(result, sweep.record, tags)
+    tracker.show_standings(tuple(trials.views(sweep)), _standings(sweep, result))
 
 
-def _standings(sweep: OpenSweep, outcome: Outcome) -> dict[int, Standing]:
-    """Of the complete trials, and of stopped ones that are members where none was complete."""
+def _standings(sweep: OpenSweep, result: SweepResult) -> dict[int, Standing]:
+    """Return the standings of the complete trials, and of pruned ones that are members."""
     ranks = {number: rank for rank, (number, _) in enumerate(sweep.study.ranked(), 1)}
-    weights = {member.trial: member.weight for member in outcome.scored.members}
+    weights = {member.trial: member.weight for member in result.ensemble.members}
     return {
         number: Standing(ranks.get(number), len(ranks), weights.get(number))
         for number in ranks.keys() | weights.keys()
     }
 
 
-def _pareto(sweep: OpenSweep) -> list[dict[str, Any]]:
-    """The trials that none beats in all objectives, where there are several."""
+def _pareto(sweep: OpenSweep) -> tuple[Mapping[str, int | float], ...]:
+    """Return the trials on the Pareto front, where there are several objectives."""
     objectives = sweep.space.base.search.objectives
     if len(objectives) == 1:
-        return []
+        return ()
     values = {trial.number: trial.values for trial in sweep.study.trials()}
-    return [
+    return tuple(
         {"trial": number, **dict(zip(objectives, values[number] or (), strict=True))}
         for number in sweep.study.pareto()
-    ]
-
-
-def note_waiting(sweep: OpenSweep, outcome: Outcome, tracker: Tracker) -> Outcome:
-    """The outcome, with what MLflow had not taken when the tracker closed."""
-    mlflow = {**outcome.mlflow, "waiting": tracker.waiting, "run_id": tracker.parent}
-    outcome = replace(outcome, mlflow=mlflow)
-    sweep.record.write_result(outcome)
-    return outcome
+    )
 
 
 def _score_and_export(
-    record: SweepRecord, dataset: Dataset, config: EnsembleConfig, candidates: Sequence[int]
-) -> ScoredEnsemble:
-    """Decides on validation logits, and only then opens the test set: once, for the scores and the proof."""
-    selection = ensemble.choose(record, candidates, dataset.valid.labels, config)
-    networks = ensemble.load_members(record, dataset, selection)
-    test = ensemble.open_test(record, dataset, selection)
-    examined = ensemble.examine(networks, selection, test)
-    test_predictions.save(record.files, examined)
-    scored = ensemble.score(record, selection, dataset.valid.labels, examined)
+    record: SweepRecord, dataset: Dataset, config: EnsembleConfig, logits: Mapping[int, Logits]
+) -> Scores:
+    """Decide by validation logits, then open the test set once, for the scores and to verify the export."""
+    selection = choose(logits, dataset.valid.labels, config)
+    networks = averaging.load_members(record, dataset, selection.members)
+    test = test_set.open_test(record, dataset, selection)
+    predictions = test_set.predict(networks, selection, test)
+    test_predictions.save(record.files, predictions)
+    scores = test_set.score(record, selection, predictions)
     with record.files.staging(EXPORT, last=MANIFEST) as folder:
         exporter.write(
             networks,
             classes=dataset.classes,
             pixels=test.pixels,
-            card=_card(record, dataset, scored),
+            card=_card(record, dataset, scores),
             folder=folder,
         )
-    return scored
+    return scores
 
 
-def _candidates(record: SweepRecord, studied: Sequence[StudiedTrial]) -> list[int]:
-    """The complete trials; where time left none, the stopped ones that finished an epoch."""
-    for state in ("COMPLETE", "PRUNED"):
-        found = checkpoint.with_network(record.files, (t.number for t in studied if t.state == state))
-        if found:
-            return sorted(found)
-    reasons = "".join(f"\n  trial {t.number}: {t.state} {t.reason or ''}" for t in studied)
-    raise WorkError(f"sweep {record.name}: no trial finished an epoch, so there is no ensemble{reasons}")
+def _candidates(record: SweepRecord, studied: Sequence[StudiedTrial], config: EnsembleConfig) -> list[int]:
+    """Return the trials to choose among.
+
+    Raises:
+        InputError: if networks were removed that an ensemble of this size might need.
+        WorkError: if no trial has left a network.
+    """
+    found = trials.candidates(studied, lambda numbers: checkpoint.with_network(record.files, numbers))
+    if not found:
+        reasons = trials.states_and_reasons(studied)
+        raise WorkError(f"sweep {record.name}: no trial finished an epoch, so there is no ensemble{reasons}")
+    kept = record.space.base.ensemble.networks
+    complete = sum(trial.state is TrialState.COMPLETE for trial in studied)
+    if config.size > kept and len(found) < complete:
+        raise InputError(
+            f"ensemble.size = {config.size}: only the {kept} best networks were kept (ensemble.keep)"
+        )
+    return found
 
 
-def _card(record: SweepRecord, dataset: Dataset, scored: ScoredEnsemble) -> ModelCard:
+def _card(record: SweepRecord, dataset: Dataset, scores: Scores) -> ModelCard:
+    ensemble = scores.ensemble
     return ModelCard(
         name=record.name,
         dataset=dataset.name,
         source=dataset.source,
         fingerprint=dataset.fingerprint,
         test_sha256=dataset.test.sha256,
-        test_reads=scored.test_reads,
-        valid_accuracy=scored.valid_accuracy,
-        test_accuracy=scored.test_accuracy,
-        test_interval=scored.test_interval,
-        best_single_test_accuracy=scored.best_single.test_accuracy,
-        members=scored.members,
+        test_reads=scores.test_reads,
+        valid_accuracy=ensemble.valid_accuracy,
+        test_accuracy=ensemble.test_accuracy,
+        test_interval=ensemble.test_interval,
+        best_single_test_accuracy=scores.best_single.test_accuracy,
+        members=ensemble.members,
         versions=record.about.versions,
     )

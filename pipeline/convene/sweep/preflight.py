@@ -18,9 +18,9 @@ from convene.config import search_space
 from convene.config.schema import Configuration, flatten
 from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
+from convene.environment import DEFAULT_STORAGE
 from convene.errors import InputError
 from convene.records import open_sweep
-from convene.records.open_sweep import DEFAULT_STORAGE
 from convene.search.sampler import Misfit, every_configuration
 from convene.search.study import Study
 from convene.search.study_storage import StudyStorage

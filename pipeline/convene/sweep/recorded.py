@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convene import environment
+from convene.environment import DEFAULT_STORAGE
 from convene.errors import InputError
-from convene.records.open_sweep import DEFAULT_STORAGE, OpenSweep, open_sweep
+from convene.records.open_sweep import OpenSweep, open_sweep
 from convene.records.sweep_record import EXPORT, SweepRecord
 from convene.storage import Storage
 
 if TYPE_CHECKING:
-    from convene.records.sweep_record import Outcome
+    from convene.records.result import SweepResult
     from convene.sweep.replay import ReplayedEpoch
     from convene.tracking.tracker import Tracker
 
@@ -61,7 +62,7 @@ def rebuild_ensemble(
     storage: str | Path = DEFAULT_STORAGE,
     size: int | None = None,
     rank_by: str | None = None,
-) -> "Outcome":
+) -> "SweepResult":
     """Redoes the final stage of a sweep from its stored logits, without training. Reads the test set again.
 
     Args:
@@ -77,13 +78,11 @@ def rebuild_ensemble(
     started = time.monotonic()
     changes = {"ensemble.size": size, "ensemble.rank_by": rank_by}
 
-    from convene.sweep.final_stage import finish, note_waiting
+    from convene.sweep.run import complete
 
     with SweepRecord.open(Storage(str(storage)), name).exclusive():
         sweep = open_sweep(name, storage, {k: v for k, v in changes.items() if v is not None})
-        with tracker_of(sweep, ends=False) as tracker:
-            outcome = finish(sweep, tracker, started)
-        return note_waiting(sweep, outcome, tracker)
+        return complete(sweep, tracker_of(sweep, ends=False), started)
 
 
 def replay_trial(

@@ -1,11 +1,11 @@
-"""What people come for, from beginning to end: a sweep, begun, finished or enlarged. Prints nothing."""
+"""A sweep from beginning to end: begun, resumed or enlarged. Prints nothing."""
 
 import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +14,12 @@ from optuna.exceptions import StorageInternalError
 
 from convene import datasets, environment
 from convene.config import search_space
-from convene.config.schema import Configuration
 from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
+from convene.environment import DEFAULT_STORAGE
 from convene.errors import InputError, Interrupted, WorkError
 from convene.records import sweep_record
-from convene.records.open_sweep import (
-    DEFAULT_STORAGE,
-    OpenSweep,
-    known_trials,
-    misfit_of,
-    open_sweep,
-    study_place,
-)
+from convene.records.open_sweep import OpenSweep, known_trials, misfit_of, open_sweep, study_place
 from convene.records.sweep_record import SweepMetadata, SweepRecord
 from convene.redaction import redact_url
 from convene.search.study import Study
@@ -36,13 +29,16 @@ from convene.sweep import disk
 
 if TYPE_CHECKING:
     from convene.cluster.capacity import Resources
-    from convene.records.sweep_record import Outcome
-    from convene.sweep.observer import Progress
+    from convene.records.result import SweepResult
+    from convene.search.study import KnownTrial
+    from convene.sweep.progress import Progress
     from convene.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 Watch = Callable[["Progress"], None]
+Announce = Callable[[str], None]
+Search = Callable[["Tracker"], None]
 
 
 def run_sweep(
@@ -53,64 +49,62 @@ def run_sweep(
     overrides: Mapping[str, Any] | None = None,
     address: str | None = None,
     watch: Watch = lambda progress: None,
-) -> "Outcome":
-    """Searches, tracks, selects, scores once on the test set and exports.
+    announce: Announce = lambda message: None,
+) -> "SweepResult":
+    """Search, track, choose, score once on the test set and export.
 
     Args:
-        space: a search-space file, or what `search_space.build` makes of tables.
-        name: of the sweep; the file's name, numbered where that is taken, by default.
-        storage: the folder that everything is written under.
+        space: a search-space file, or a space that `search_space.build` made from tables.
+        name: of the sweep; by default the file's, numbered if it is taken.
+        storage: the folder or bucket that everything is written under.
         overrides: values by dotted name (`{"data.source": "mnist"}`) that replace the file's.
-        address: of a running Ray cluster; by default `RAY_ADDRESS`, else one on this machine.
+        address: of a running Ray cluster; by default `RAY_ADDRESS`, else a cluster on this machine.
         watch: called with the progress after each event.
+        announce: called with each message before the first trial.
 
     Raises:
-        InputError: if what is asked is wrong; nothing was written.
-        WorkError: if no trial was finished, or the export disagrees with the networks.
+        InputError: if the request is wrong; nothing was written.
+        WorkError: if no trial finished, or the export disagrees with the networks.
     """
     started = time.monotonic()
     if not isinstance(space, SearchSpace):
         stem, space = Path(space).stem, search_space.read(Path(space), overrides)
     else:
         stem, space = "sweep", search_space.override(space, overrides or {})
-    config = space.base
     store = Storage(str(storage))
     if name:
         sweep_record.check_free(store, name)
     store.check_writable()
 
     from convene.cluster import connection, gpu_sharing
+    from convene.tracking import tracker
     from convene.tracking.sweep_runs import SweepRuns
-    from convene.tracking.tracker import Tracker, place
 
-    where = place(store)
-    dataset = datasets.load(config.data)
+    place = tracker.place(store)
+    dataset = datasets.load(space.base.data)
     misfit = misfit_of(space, dataset)
     known = known_trials(space, dataset, store)
-    budget = TimeBudget(started, config, test_images=len(dataset.test))
-    say = _before_the_first(config, budget, watch)
-    with gpu_sharing.join(address, space, dataset, say) as resources:
+    budget = TimeBudget(started, space.base, test_images=len(dataset.test))
+    with gpu_sharing.join(address, space, dataset, announce) as resources:
         connection.check_storage(store)
-        room = disk.disk_usage(space, dataset, resources.most, store)
-        say(f"disk: {room}")  # before the first trial, and before anything is written
-        if not room.is_enough:
-            logger.warning("storage: %s; when it is full the sweep stops, and can be resumed", room)
+        usage = disk.disk_usage(space, dataset, resources.most, store)
+        announce(f"disk: {usage}")  # before anything is written
+        if not usage.is_enough:
+            logger.warning("storage: %s; when it is full the sweep stops, and can be resumed", usage)
         name = name or sweep_record.free_name(store, stem)
-        # A path is kept whole, for a resume from another folder.
+        # The absolute path, so that the sweep can be resumed from another folder.
         space = search_space.override(space, {"data.source": dataset.source})
-        about = _about(name, dataset)
-        kept_at, study_name = study_place(SweepRecord(store, name), about)
-        kept_at.check()
+        about = _metadata(name, dataset)
+        study_storage, study_name = study_place(SweepRecord(store, name), about)
+        study_storage.check()
         record = SweepRecord.create(store, name, space, about)
         with record.exclusive(), _resumable(record):
-            study = Study(space, misfit, kept_at, study_name)
-            if known:
-                study.take(str(config.search.start_from), known)
+            study = Study(space, misfit, study_storage, study_name)
             sweep = OpenSweep(record, space, dataset, study)
-            with Tracker(SweepRuns(where, record, space, dataset, fresh=True)) as tracker:
-                _search(sweep, resources, tracker, budget, watch)
-                outcome = _finish(sweep, tracker, started)
-            return _closed(sweep, outcome, tracker)
+            _add_known_trials(sweep, known)
+            runs = SweepRuns(place, record, space, dataset, fresh=True)
+            search = _search(sweep, resources, budget, watch)
+            return complete(sweep, tracker.Tracker(runs), started, search)
 
 
 def resume_sweep(
@@ -121,19 +115,21 @@ def resume_sweep(
     overrides: Mapping[str, Any] | None = None,
     address: str | None = None,
     watch: Watch = lambda progress: None,
-) -> tuple["Outcome", bool]:
-    """Finishes a sweep that was cut off: the same trials, numbers and runs, each from its last epoch.
+    announce: Announce = lambda message: None,
+) -> tuple["SweepResult", bool]:
+    """Finish a sweep that was cut off: the same trials, numbers and runs, each from its last epoch.
 
     Args:
         name: of the sweep.
-        more: trials beyond those that it was asked for; with some, a finished sweep goes on too.
+        more: trials beyond those first asked for; with some, a finished sweep continues too.
         storage: the storage root that it is under.
-        overrides: values by dotted name for this time alone: of `search.time_budget`, `search.concurrency`.
+        overrides: values by dotted name for this time alone: `search.time_budget`, `search.concurrency`.
         address: as for `run_sweep`.
         watch: as for `run_sweep`.
+        announce: as for `run_sweep`.
 
     Returns:
-        The outcome, and whether there was anything left to do: a finished sweep is left as it is.
+        The result, and whether anything was left to do: a finished sweep is left unchanged.
 
     Raises:
         InputError: if there is no such sweep, its data has changed, or an argument is not allowed.
@@ -152,55 +148,74 @@ def resume_sweep(
         from convene.cluster import connection, gpu_sharing
         from convene.sweep.recorded import tracker_of
 
-        config = sweep.space.base
-        budget = TimeBudget(started, config, test_images=len(sweep.dataset.test))
-        say = _before_the_first(config, budget, watch)
+        budget = TimeBudget(started, sweep.space.base, test_images=len(sweep.dataset.test))
         known = [] if len(sweep.study) else known_trials(sweep.space, sweep.dataset, record.storage)
         with ExitStack() as stack:
-            resources = None
+            train = None
             if to_train:
-                joining = gpu_sharing.join(address, sweep.space, sweep.dataset, say)
-                resources = stack.enter_context(joining)
+                joining = gpu_sharing.join(address, sweep.space, sweep.dataset, announce)
+                train = _search(sweep, stack.enter_context(joining), budget, watch)
                 connection.check_storage(record.storage)
             stack.enter_context(_resumable(record))
-            tracker = stack.enter_context(tracker_of(sweep))  # which is refused where MLflow is not there
-            if more:
-                _enlarge(sweep)
-            if known:  # a process that was killed may have taken some of them
-                sweep.study.take(str(config.search.start_from), known)
-            if resources:
-                _search(sweep, resources, tracker, budget, watch)
-            outcome = _finish(sweep, tracker, started)
-        return _closed(sweep, outcome, tracker), True
+
+            def search(tracker: "Tracker") -> None:  # MLflow answers by now, so that the record may change
+                if more:
+                    _enlarge(sweep)
+                _add_known_trials(sweep, known)  # a killed process may have added some of them
+                if train:
+                    train(tracker)
+
+            return complete(sweep, tracker_of(sweep), started, search), True
 
 
-def _before_the_first(config: Configuration, budget: TimeBudget, watch: Watch) -> Callable[[str], None]:
-    """Tells who watches what happens before the first trial."""
-    from convene.sweep.observer import Progress
+def complete(
+    sweep: OpenSweep,
+    tracking: "AbstractContextManager[Tracker]",
+    started: float,
+    search: Search | None = None,
+) -> "SweepResult":
+    """Train what is left, run the final stage and record its result, all with one tracker."""
+    with tracking as tracker:
+        if search:
+            search(tracker)
+        # Only now PyTorch: the driver of a search needs none, and the workers start sooner.
+        from convene.sweep import final_stage
 
-    return lambda event: watch(
-        Progress(config.search.trials, config.search.primary_objective, budget.end, event=event)
-    )
+        result = final_stage.finish(sweep, tracker, started)
+    return final_stage.record_pending_writes(sweep, result, tracker)
+
+
+def _search(sweep: OpenSweep, resources: "Resources", budget: TimeBudget, watch: Watch) -> Search:
+    from convene.sweep import tuner
+
+    return lambda tracker: tuner.run(sweep, resources, tracker, budget=budget, watch=watch)
+
+
+def _add_known_trials(sweep: OpenSweep, known: Sequence["KnownTrial"]) -> None:
+    """Add the trials of `search.start_from` to the study, without those that it has already."""
+    if known:
+        sweep.study.take(str(sweep.space.base.search.start_from), known)
 
 
 def _enlarge(sweep: OpenSweep) -> None:
-    """Records that the search goes on: its study, how many trials it has, and its result so far."""
+    """Record that the search continues: in its study, its number of trials and its result so far."""
     record = sweep.record
     sweep.study.end_search(False)
-    record.write_space(search_space.override(record.space, {"search.trials": sweep.space.base.search.trials}))
+    trials = sweep.space.base.search.trials
+    record.write_space(search_space.override(record.space, {"search.trials": trials}))
     if result := record.result:
         record.write_result(replace(result, ended=False))
 
 
 @contextmanager
 def _resumable(record: SweepRecord) -> Iterator[None]:
-    """Says how to go on after an interruption, or when the storage or the study's database was away."""
+    """Say how to resume after an interruption, or when the storage or the study's database was away."""
     resume = record.command("resume")
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
         command = record.command("sync") if (result := record.result) and result.ended else resume
-        raise Interrupted(f"interrupted; go on with: {command}") from None
+        raise Interrupted(f"interrupted; continue with: {command}") from None
     except StorageInternalError as error:
         raise WorkError(f"the study's database does not answer; then: {resume}\n  {error}") from None
     except OSError as error:
@@ -213,29 +228,7 @@ def _resumable(record: SweepRecord) -> Iterator[None]:
         ) from None
 
 
-def _search(
-    sweep: OpenSweep, resources: "Resources", tracker: "Tracker", budget: TimeBudget, watch: Watch
-) -> None:
-    """Trains what is left of the study's trials."""
-    from convene.sweep.tuner import run
-
-    run(sweep, resources, tracker, budget=budget, watch=watch)
-
-
-def _finish(sweep: OpenSweep, tracker: "Tracker", started: float) -> "Outcome":
-    # Only now PyTorch: until here the driver needs none, and the workers start sooner.
-    from convene.sweep.final_stage import finish
-
-    return finish(sweep, tracker, started)
-
-
-def _closed(sweep: OpenSweep, outcome: "Outcome", tracker: "Tracker") -> "Outcome":
-    from convene.sweep.final_stage import note_waiting
-
-    return note_waiting(sweep, outcome, tracker)
-
-
-def _about(name: str, dataset: Dataset) -> SweepMetadata:
+def _metadata(name: str, dataset: Dataset) -> SweepMetadata:
     return SweepMetadata(
         name=name,
         id=uuid.uuid4().hex,

@@ -17,7 +17,8 @@ from convene.config.schema import SearchConfig
 from convene.records.open_sweep import OpenSweep
 from convene.search.study import Study
 from convene.search.time_budget import TimeBudget
-from convene.sweep.observer import Observer, Progress
+from convene.sweep.observer import Observer
+from convene.sweep.progress import Progress
 from convene.sweep.worker import TrialWorker
 from convene.tracking.tracker import Tracker
 
@@ -110,7 +111,7 @@ def run(
     alone = False
     try:
         while True:
-            observer.begin(alone=alone)
+            observer.retries.begin(alone=alone)
             searcher = _StudySearcher(sweep.study, search, resources, budget, alone=alone)
             try:
                 _tune(sweep, searcher, observer, resources.gpus_per_trial, alone=alone)

@@ -2,7 +2,6 @@
 
 import gc
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, final
 
 from ray import tune
@@ -11,6 +10,7 @@ from convene.config.schema import Configuration
 from convene.datasets import TrainingData
 from convene.errors import last_line
 from convene.storage import Storage, is_storage_failure
+from convene.sweep.step_report import StepOutcome, StepReport
 from convene.training import checkpoint
 from convene.training.metrics import Epoch
 
@@ -63,33 +63,35 @@ class TrialWorker(tune.Trainable):
         try:
             return self._epoch()
         except DivergenceError as error:
-            return {"failure": str(error), "done": True}
+            return self._report(StepOutcome.DIVERGED, str(error))
         except OSError as error:
             if not is_storage_failure(error):
                 raise
-            return {"storage": error.strerror or str(error), "errno": error.errno, "done": True}
+            return self._report(StepOutcome.STORAGE_FAILURE, error.strerror or str(error), error.errno)
         except (MemoryError, RuntimeError) as error:
             if not is_memory_error(error):
                 raise
             lacking = last_line(error)
         self._forget()  # not before: the error's frames have held the network, too
-        return {"no memory": lacking, "done": True}
+        return self._report(StepOutcome.OUT_OF_MEMORY, lacking)
+
+    def _report(self, outcome: StepOutcome, reason: str, errno: int | None = None) -> dict[str, Any]:
+        return StepReport(self._number, outcome, reason, errno).to_result()
 
     def _epoch(self) -> dict[str, Any]:
         fit = self._fit or self._start()
         epochs = self._configuration.training.epochs
         if len(self._epochs) < epochs:
             self._train(fit)
-        last = self._epochs[-1]
-        return {
-            **asdict(last),
-            "number": self._number,
-            "epochs": epochs,
-            "seconds": self._seconds,
-            "parameters": fit.parameter_count,
-            "latency_ms": self._latency_ms,
-            "done": last.epoch == epochs,
-        }
+        return StepReport(
+            self._number,
+            StepOutcome.TRAINED,
+            epoch=self._epochs[-1],
+            epochs=epochs,
+            seconds=self._seconds,
+            parameters=fit.parameter_count,
+            latency_ms=self._latency_ms,
+        ).to_result()
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._number = int(config["number"])

@@ -6,8 +6,10 @@ from typing import Any
 from convene import formatting
 from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
-from convene.records.sweep_record import Outcome, ScoredEnsemble, SweepRecord
+from convene.records.result import Scores, SweepResult
+from convene.records.sweep_record import SweepRecord
 from convene.records.trials import Standing, TrialView
+from convene.search.trial_state import TrialState
 from convene.training.metrics import Epoch
 
 NOTE = "mlflow.note.content"
@@ -52,7 +54,7 @@ def sweep(
     record: SweepRecord,
     space: SearchSpace,
     dataset: Dataset,
-    outcome: Outcome | None,
+    result: SweepResult | None,
     links: Mapping[str, str],
 ) -> str:
     """Of a sweep's own run: what was searched, what came of it, and where that is.
@@ -61,7 +63,7 @@ def sweep(
         record: its name and folder.
         space: what it searches.
         dataset: its images.
-        outcome: what the final stage found, if there was one.
+        result: what the final stage found, if there was one.
         links: other pages, by what they show.
     """
     what = (
@@ -71,21 +73,21 @@ def sweep(
     )
     # The page folds all but the first lines away, and takes no click on the last of those.
     found = f"Of {space.base.search.trials} trials the results are told here once all have ended."
-    if outcome:
-        found = _result(outcome)
+    if result:
+        found = _result(result)
     pages = " · ".join(formatting.link(what, page) for what, page in links.items())
     searched = [(f"`{name}`", _among(of.given)) for name, of in space.searched.items()]
     commands = {record.command(verb): meaning for verb, meaning in _VERBS.items()}
-    parts = [pages, found, what, _places(outcome) if outcome else ""]
+    parts = [pages, found, what, _places(result) if result else ""]
     return "\n\n".join([part for part in parts if part] + _part("Searched", searched) + _commands(commands))
 
 
-def ensemble(record: SweepRecord, scored: ScoredEnsemble, pages: Mapping[int, str | None], model: str) -> str:
+def ensemble(record: SweepRecord, scores: Scores, pages: Mapping[int, str | None], model: str) -> str:
     """Of an ensemble's run: its members, weights and scores, and how to use it.
 
     Args:
         record: the sweep.
-        scored: the ensemble.
+        scores: its scores.
         pages: of the members' runs, by trial, as far as there are.
         model: the address of the registered version: `models:/digits-ensemble/3`.
     """
@@ -95,17 +97,18 @@ def ensemble(record: SweepRecord, scored: ScoredEnsemble, pages: Mapping[int, st
             f"weight {member.weight:.3f}, {formatting.percent(member.valid_accuracy)} right in validation, "
             f"{formatting.percent(member.test_accuracy)} in the test",
         )
-        for member in scored.members
+        for member in scores.ensemble.members
     ]
-    reads = "once, for this score" if scored.test_reads == 1 else f"{scored.test_reads} times for this sweep"
+    reads = "once, for this score" if scores.test_reads == 1 else f"{scores.test_reads} times for this sweep"
     what = (
         f"**The ensemble of sweep {record.name}**: the weighted mean of the logits of "
         f"{len(members)} networks, "
         "chosen by validation images alone."
     )
     score = (
-        f"It names {_score(scored)} Of the validation images it names "
-        f"{formatting.percent(scored.valid_accuracy)} right (loss {scored.valid_loss:.4f}). "
+        f"It names {_score(scores)} Of the validation images it names "
+        f"{formatting.percent(scores.ensemble.valid_accuracy)} right "
+        f"(loss {scores.ensemble.valid_loss:.4f}). "
         f"The test set was read {reads}."
     )
     return "\n\n".join(
@@ -136,12 +139,12 @@ def model(dataset: Dataset) -> str:
     )
 
 
-def version(record: SweepRecord, dataset: Dataset, scored: ScoredEnsemble) -> str:
+def version(record: SweepRecord, dataset: Dataset, scores: Scores) -> str:
     """Of a version of the registered model: where it came from and how good it is."""
-    trials = ", ".join(str(member.trial) for member in scored.members)
+    trials = ", ".join(str(member.trial) for member in scores.ensemble.members)
     return (
-        f"Sweep {record.name}, trials {trials}: {_score(scored)} Its validation loss is "
-        f"{scored.valid_loss:.4f}: `champion` is the version with the least on the same data "
+        f"Sweep {record.name}, trials {trials}: {_score(scores)} Its validation loss is "
+        f"{scores.ensemble.valid_loss:.4f}: `champion` is the version with the least on the same data "
         f"(fingerprint `{dataset.fingerprint[:12]}`)."
     )
 
@@ -159,8 +162,13 @@ def model_name(dataset: Dataset) -> str:
 
 def _state(view: TrialView) -> str:
     after = f" after {len(view.epochs)} epoch{'s' * (len(view.epochs) != 1)}"
-    told = {"RUNNING": "is being trained", "COMPLETE": f"COMPLETE{after}", "PRUNED": f"stopped early{after}"}
-    state = told.get(view.state, f"failed{after}")
+    told = {
+        TrialState.RUNNING: "is being trained",
+        TrialState.COMPLETE: f"COMPLETE{after}",
+        TrialState.PRUNED: f"stopped early{after}",
+        TrialState.FAIL: f"failed{after}",
+    }
+    state = told[view.state]
     return f"{state}: {formatting.escape(view.reason)}" if view.reason else state
 
 
@@ -173,30 +181,32 @@ def _quality(space: SearchSpace) -> str:
     return f"`{space.base.search.primary_objective}`"
 
 
-def _score(scored: ScoredEnsemble) -> str:
-    best = scored.best_single
+def _score(scores: Scores) -> str:
+    best = scores.best_single
     return (
-        f"**{formatting.percent(scored.test_accuracy)}** of the test images right (95 % interval "
-        f"{formatting.interval(scored.test_interval)}); the best single network, trial {best.trial}, "
+        f"**{formatting.percent(scores.ensemble.test_accuracy)}** of the test images right (95 % interval "
+        f"{formatting.interval(scores.ensemble.test_interval)}); "
+        f"the best single network, trial {best.trial}, "
         f"{formatting.percent(best.test_accuracy)} ({formatting.interval(best.test_interval)})."
     )
 
 
-def _result(outcome: Outcome) -> str:
-    states, reads = outcome.states, outcome.test_reads
+def _result(result: SweepResult) -> str:
+    states, reads = result.states, result.test_reads
     again = ": these scores are no longer those of a first look" if reads > 1 else ""
     return (
-        f"The ensemble of {len(outcome.scored.members)} networks names {_score(outcome.scored)} "
-        f"{outcome.trials} trials: {states['COMPLETE']} complete, {states['PRUNED']} stopped early, "
-        f"{states['FAIL']} failed. Test set read {reads} time{'s' * (reads > 1)}{again}."
+        f"The ensemble of {len(result.ensemble.members)} networks names {_score(result.scores)} "
+        f"{result.trials} trials: {states[TrialState.COMPLETE]} complete, "
+        f"{states[TrialState.PRUNED]} stopped early, "
+        f"{states[TrialState.FAIL]} failed. Test set read {reads} time{'s' * (reads > 1)}{again}."
     )
 
 
-def _places(outcome: Outcome) -> str:
+def _places(result: SweepResult) -> str:
     return (
         "Among the artifacts: `report.html`, all of it on one page; `trials.parquet`, a row a trial; "
         "`search_space.toml`, which runs the same sweep again. "
-        f"Exported to {formatting.code(outcome.export)}."
+        f"Exported to {formatting.code(result.export)}."
     )
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convene.datasets import Dataset
-from convene.records.sweep_record import ScoredEnsemble, SweepRecord
+from convene.records.result import Scores
+from convene.records.sweep_record import SweepRecord
 from convene.tracking import descriptions
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def register(
     export: Path,
     record: SweepRecord,
     dataset: Dataset,
-    scored: ScoredEnsemble,
+    scores: Scores,
 ) -> str:
     """Logs the exported folder to the run, and its ONNX file as a version of the data set's registered model.
 
@@ -44,11 +45,14 @@ def register(
                 name,
                 f"models:/{model_id}",
                 run_id,
-                {"convene.fingerprint": dataset.fingerprint, "convene.valid_loss": str(scored.valid_loss)},
-                description=descriptions.version(record, dataset, scored),
+                {
+                    "convene.fingerprint": dataset.fingerprint,
+                    "convene.valid_loss": str(scores.ensemble.valid_loss),
+                },
+                description=descriptions.version(record, dataset, scores),
                 model_id=model_id,
             )
-    if scored.valid_loss < _champion_loss(client, name, dataset):
+    if scores.ensemble.valid_loss < _champion_loss(client, name, dataset):
         client.set_registered_model_alias(name, "champion", version.version)
     return f"models:/{version.name}/{version.version}"
 

@@ -8,14 +8,22 @@ from typing import final
 from convene.config.schema import flatten
 from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
-from convene.records.sweep_record import Outcome, ScoredEnsemble, SweepRecord
+from convene.records.result import ScoredEnsemble, Scores, SweepResult
+from convene.records.sweep_record import SweepRecord
 from convene.records.trials import Standing, TrialView
+from convene.search.trial_state import TrialState
 from convene.tracking import descriptions, experiment, model_registry
 from convene.tracking.descriptions import NOTE
 from convene.tracking.experiment import TrackingPlace
 from convene.tracking.run_index import RunIndex, now, text
 
-STATUSES = {"RUNNING": "RUNNING", "COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+STATUSES = {
+    TrialState.RUNNING: "RUNNING",
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "KILLED",
+    TrialState.FAIL: "FAILED",
+}
+"""The status of a run in MLflow for each state of its trial."""
 
 
 @dataclass(frozen=True)
@@ -149,26 +157,28 @@ class SweepRuns:
             if changed:
                 self._parts.log(run.info.run_id, tags=changed)
 
-    def show_ensemble(self, scored: ScoredEnsemble, export: Path) -> None:
+    def show_ensemble(self, scores: Scores, export: Path) -> None:
         """A run for the ensemble: its members and scores, and the export as a registered model."""
-        client, part = self._parts.client, f"ensemble {scored.test_reads}"
+        client, part = self._parts.client, f"ensemble {scores.test_reads}"
         run_id = self._parts.find(part)
         if run_id and client.get_run(run_id).info.status == "FINISHED":
             return
         run_id = run_id or self._parts.create(part, f"{self._about.name}/ensemble", now(), self.parent)
-        weights = {f"member.{m.trial:03d}.weight": m.weight for m in scored.members}
-        self._parts.log(run_id, {"ensemble.size": len(scored.members), **weights}, _scores(scored))
+        weights = {f"member.{m.trial:03d}.weight": m.weight for m in scores.ensemble.members}
+        self._parts.log(
+            run_id, {"ensemble.size": len(scores.ensemble.members), **weights}, _metrics(scores.ensemble)
+        )
         self._parts.log_dataset(run_id)
-        model = model_registry.register(client, run_id, export, self._kept, self._dataset, scored)
-        pages = {m.trial: self._parts.page(str(m.trial)) for m in scored.members}
-        note = descriptions.ensemble(self._kept, scored, pages, model)
+        model = model_registry.register(client, run_id, export, self._kept, self._dataset, scores)
+        pages = {m.trial: self._parts.page(str(m.trial)) for m in scores.ensemble.members}
+        note = descriptions.ensemble(self._kept, scores, pages, model)
         self._parts.log(run_id, tags={NOTE: note})
         client.set_terminated(run_id, "FINISHED")
 
     def end_sweep(
         self,
         status: str,
-        outcome: Outcome | None = None,
+        result: SweepResult | None = None,
         files: tuple[Path, ...] = (),
         tags: Mapping[str, str] | None = None,
     ) -> None:
@@ -178,12 +188,14 @@ class SweepRuns:
         assert self.parent, "the sweep's run is the first thing that is written"
         for file in files:
             client.log_artifact(self.parent, str(file))
-        if outcome:
-            scored = outcome.scored
+        if result:
             has = client.get_run(self.parent).data.metrics
-            scores = {**_scores(scored), "best_single_test_accuracy": scored.best_single.test_accuracy}
-            changed = {name: score for name, score in scores.items() if has.get(name) != score}
-            told = {**(tags or {}), NOTE: self._sweep_note(outcome)}
+            metrics = {
+                **_metrics(result.ensemble),
+                "best_single_test_accuracy": result.best_single.test_accuracy,
+            }
+            changed = {name: score for name, score in metrics.items() if has.get(name) != score}
+            told = {**(tags or {}), NOTE: self._sweep_note(result)}
             self._parts.log(self.parent, metrics=changed, tags=told)
         client.set_terminated(self.parent, status)
 
@@ -196,15 +208,15 @@ class SweepRuns:
             self._parts.client.log_artifact(run_id, str(file), folder)
         return True
 
-    def _sweep_note(self, outcome: Outcome | None) -> str:
+    def _sweep_note(self, result: SweepResult | None) -> str:
         links = {"Leaderboard": experiment.view_page(self._parts.experiment_id, self._about.id)}
-        if outcome and (ensemble := self._parts.page(f"ensemble {outcome.test_reads}")):
+        if result and (ensemble := self._parts.page(f"ensemble {result.test_reads}")):
             links["The ensemble"] = ensemble
             links["Its model"] = experiment.model_page(descriptions.model_name(self._dataset))
-        return descriptions.sweep(self._kept, self._space, self._dataset, outcome, links)
+        return descriptions.sweep(self._kept, self._space, self._dataset, result, links)
 
 
-def _scores(scored: ScoredEnsemble) -> dict[str, float]:
+def _metrics(scored: ScoredEnsemble) -> dict[str, float]:
     low, high = scored.test_interval
     return {
         "valid_loss": scored.valid_loss,

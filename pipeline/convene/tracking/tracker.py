@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from typing import final
 
 from convene.errors import InputError
-from convene.records.sweep_record import EXPORT, Outcome, SweepRecord
+from convene.records.result import SweepResult
+from convene.records.sweep_record import EXPORT, SweepRecord
 from convene.records.trials import Standing, TrialView
 from convene.storage import Storage
 from convene.tracking import experiment
@@ -129,17 +130,17 @@ class Tracker:
         """Hands over a trial; an older picture of it that was not written yet is dropped."""
         self._put(view.number, lambda: self._runs.show_trial(view))
 
-    def show_result(self, outcome: Outcome, record: SweepRecord, tags: Mapping[str, str]) -> None:
+    def show_result(self, result: SweepResult, record: SweepRecord, tags: Mapping[str, str]) -> None:
         """Hands over the ensemble, its scores and the sweep's files and tags, and ends the sweep's run."""
 
         def show_ensemble() -> None:
             with record.files.local_copy(EXPORT) as export:
-                self._runs.show_ensemble(outcome.scored, export)
+                self._runs.show_ensemble(result.scores, export)
 
         def end() -> None:
             with ExitStack() as stack:
                 files = tuple(stack.enter_context(record.files.local_copy(file)) for file in record.artifacts)
-                self._runs.end_sweep("FINISHED", outcome, files, tags)
+                self._runs.end_sweep("FINISHED", result, files, tags)
 
         self._put("ensemble", show_ensemble)
         self._put("end", end)

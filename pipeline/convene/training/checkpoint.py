@@ -140,6 +140,13 @@ def load_logits(sweep: Storage, number: int) -> NDArray[np.float32]:
     return np.asarray(np.load(data, allow_pickle=False), np.float32)
 
 
+def load_all_logits(sweep: Storage, numbers: Iterable[int]) -> dict[int, NDArray[np.float32]]:
+    """Return the validation logits [example, class] of several trials, by trial."""
+    asked = list(numbers)
+    with ThreadPoolExecutor(_AT_A_TIME) as readers:
+        return dict(zip(asked, readers.map(lambda number: load_logits(sweep, number), asked), strict=True))
+
+
 def load_network(
     sweep: Storage, record: TrialRecord, image_shape: tuple[int, int, int], classes: int
 ) -> "ConvNet":

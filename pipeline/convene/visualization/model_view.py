@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from convene.config.schema import NetworkConfig
 from convene.datasets import Dataset
-from convene.ensemble import diagnostics, ensemble
-from convene.ensemble.ensemble import AveragedLogits
-from convene.ensemble.selection import Member, Selection, average
+from convene.ensemble import diagnostics
+from convene.ensemble.averaging import AveragedLogits, load_members
+from convene.ensemble.selection import Member, average, choose
 from convene.errors import InputError
 from convene.formatting import ranges
-from convene.records import open_sweep
+from convene.records import open_sweep, trials
 from convene.records.sweep_record import SweepRecord
+from convene.search.trial_state import CANDIDATES, TrialState
 from convene.training import checkpoint
 from convene.training.network import ConvNet
 
@@ -52,7 +53,7 @@ class Subject:
                 raise InputError(
                     f"trial {member.trial}: its network was not kept (ensemble.keep); kept are {ranges(has)}"
                 )
-        return ensemble.load_members(self.record, self.dataset, Selection(self.members, 0.0, 0.0))
+        return load_members(self.record, self.dataset, self.members)
 
     def network(self) -> ConvNet:
         """The first member's network; see `networks`."""
@@ -84,10 +85,10 @@ def of_ensemble(record: SweepRecord, dataset: Dataset) -> Subject:
         InputError: if no trial has finished an epoch, with what went wrong in each.
     """
     if result := record.result:
-        members = tuple(Member(member["trial"], member["weight"]) for member in result.ensemble["members"])
+        members = tuple(Member(member.trial, member.weight) for member in result.ensemble.members)
         return Subject(record, dataset, "ensemble", f"ensemble {result.test_reads}", members)
-    config = record.space.base.ensemble
-    chosen = ensemble.choose(record, _candidates(record), dataset.valid.labels, config)
+    logits = checkpoint.load_all_logits(record.files, _candidates(record))
+    chosen = choose(logits, dataset.valid.labels, record.space.base.ensemble)
     return Subject(record, dataset, "ensemble", "sweep", chosen.members)
 
 
@@ -103,11 +104,12 @@ def _trials(record: SweepRecord) -> list[int]:
 
 
 def _candidates(record: SweepRecord) -> list[int]:
-    """The complete trials; where there is none yet, those that were stopped, then those that are at work."""
-    left, trials = set(_trials(record)), open_sweep.recorded_trials(record)
-    for state in ("COMPLETE", "PRUNED", "RUNNING"):
-        found = [trial.number for trial in trials if trial.state == state and trial.number in left]
-        if found:
-            return found
-    reasons = "".join(f"\n  trial {t.number}: {t.state} {t.reason or ''}" for t in trials)
-    raise InputError(f"sweep {record.name}: no trial has finished, so there is no network to show{reasons}")
+    """Return the trials that an ensemble could be chosen from so far, even running ones."""
+    left, studied = set(_trials(record)), open_sweep.recorded_trials(record)
+    found = trials.candidates(studied, left.intersection, (*CANDIDATES, TrialState.RUNNING))
+    if not found:
+        reasons = trials.states_and_reasons(studied)
+        raise InputError(
+            f"sweep {record.name}: no trial has finished an epoch, so there is no network to show{reasons}"
+        )
+    return found

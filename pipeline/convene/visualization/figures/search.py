@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convene.search.trial_state import TrialState
 from convene.visualization.figures.figure import Figure, axis, evenly, line, mark_size, points, scale, words
 
 _CURVES = 60  # that are drawn beside the members': more would be a grey area
@@ -16,7 +17,7 @@ class LearningCurve:
     """How a trial went: its number, how it ended, and the objective after each epoch."""
 
     trial: int
-    state: str
+    state: TrialState
     values: tuple[float, ...]
 
     @property
@@ -31,9 +32,9 @@ def history(
     """Each trial's last value by its number; the best so far; stopped and failed trials told apart."""
     scored = [course for course in courses if course.values and math.isfinite(course.last)]
     inside = set(members)
-    complete = [course for course in scored if course.state == "COMPLETE"]
-    stopped = [course for course in scored if course.state == "PRUNED"]
-    failed = [course for course in courses if course.state == "FAIL"]
+    complete = [course for course in scored if course.state is TrialState.COMPLETE]
+    stopped = [course for course in scored if course.state is TrialState.PRUNED]
+    failed = [course for course in courses if course.state is TrialState.FAIL]
     best = list(itertools.accumulate((course.last for course in complete), min if minimize else max))
     numbers, size = [course.trial for course in complete], mark_size(len(scored))
     data = [
@@ -77,10 +78,10 @@ def learning_curves(courses: Sequence[LearningCurve], objective: str, members: I
         sorted((c for c in scored if c.trial not in inside), key=lambda c: (c.state, c.last)), _CURVES
     )
     groups = [
-        ("stopped early", "stopped", 1.0, [c for c in others if c.state == "PRUNED"]),
-        ("failed", "failed", 1.0, [c for c in others if c.state == "FAIL"]),
-        ("still running", "muted", 1.0, [c for c in others if c.state == "RUNNING"]),
-        ("complete", "complete", 1.0, [c for c in others if c.state == "COMPLETE"]),
+        ("stopped early", "stopped", 1.0, [c for c in others if c.state is TrialState.PRUNED]),
+        ("failed", "failed", 1.0, [c for c in others if c.state is TrialState.FAIL]),
+        ("still running", "muted", 1.0, [c for c in others if c.state is TrialState.RUNNING]),
+        ("complete", "complete", 1.0, [c for c in others if c.state is TrialState.COMPLETE]),
         ("in the ensemble", "ensemble", 2.0, [c for c in scored if c.trial in inside]),
     ]
     data = [_joined(group, name, role, width) for name, role, width, group in groups if group]

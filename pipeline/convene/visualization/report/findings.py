@@ -7,12 +7,14 @@ from convene.config import search_space
 from convene.config.search_space import SearchSpace
 from convene.datasets import Dataset
 from convene.ensemble import test_predictions
-from convene.ensemble.selection import EnsembleScore, by_size
-from convene.ensemble.test_predictions import Evidence
+from convene.ensemble.selection import EnsembleScore, scores_by_size
+from convene.ensemble.test_predictions import Predictions
 from convene.records import sweep_record
 from convene.records.open_sweep import OpenSweep
-from convene.records.sweep_record import Outcome, SweepMetadata, SweepRecord
+from convene.records.result import SweepResult
+from convene.records.sweep_record import SweepMetadata, SweepRecord
 from convene.search.study import StudiedTrial
+from convene.search.trial_state import TrialState
 from convene.training import checkpoint
 from convene.training.checkpoint import TrialRecord
 
@@ -35,7 +37,7 @@ class Trial:
         return self.studied.number
 
     @property
-    def state(self) -> str:
+    def state(self) -> TrialState:
         """How it ended, or RUNNING."""
         return self.studied.state
 
@@ -63,8 +65,8 @@ class Findings:
     """Numbers of the complete trials that no other beats in all objectives."""
     ensembled: tuple[EnsembleScore, ...]
     """Ensembles by size, on the validation images."""
-    result: Outcome | None
-    evidence: Evidence | None
+    result: SweepResult | None
+    predictions: Predictions | None
     """What the final stage that came to `result` kept of the test set."""
     test_reads: int
     ended: bool
@@ -93,7 +95,7 @@ class Findings:
     @property
     def members(self) -> tuple[int, ...]:
         """The ensemble's trials, best first; none before there is a result."""
-        return tuple(member["trial"] for member in self.result.ensemble["members"]) if self.result else ()
+        return self.result.ensemble.trials if self.result else ()
 
     @property
     def chosen(self) -> EnsembleScore | None:
@@ -101,7 +103,7 @@ class Findings:
         if not self.result:
             return None
         ensemble = self.result.ensemble
-        return EnsembleScore(len(self.members), ensemble["valid_loss"], ensemble["valid_accuracy"])
+        return EnsembleScore(len(self.members), ensemble.valid_loss, ensemble.valid_accuracy)
 
     @property
     def ranked(self) -> tuple[Trial, ...]:
@@ -117,12 +119,12 @@ def gather(sweep: OpenSweep) -> Findings:
     all_trials = study.trials()
     records = checkpoint.load_records(record.files, (studied.number for studied in all_trials))
     trials = tuple(Trial(studied, records.get(studied.number)) for studied in all_trials)
-    result, examined = record.result, test_predictions.load(record.files)
-    members = [member["trial"] for member in result.ensemble["members"]] if result else []
+    result, predictions = record.result, test_predictions.load(record.files)
+    members = result.ensemble.trials if result else ()
     if result:  # the space that makes this very ensemble
-        space = search_space.override(space, result.chosen)
-    if examined and [member.trial for member in examined.members] != members:
-        examined = None  # a final stage was cut off between the two
+        space = search_space.override(space, result.chosen.overrides)
+    if predictions and tuple(member.trial for member in predictions.members) != members:
+        predictions = None  # a final stage was cut off between the two
     return Findings(
         about=record.about,
         written=sweep_record.now(),
@@ -135,7 +137,7 @@ def gather(sweep: OpenSweep) -> Findings:
         front=frozenset(study.pareto()),
         ensembled=_ensembled(record, space, dataset, trials),
         result=result,
-        evidence=examined,
+        predictions=predictions,
         test_reads=len(record.test_reads),
         ended=study.has_ended,
     )
@@ -145,11 +147,11 @@ def _ensembled(
     record: SweepRecord, space: SearchSpace, dataset: Dataset, trials: tuple[Trial, ...]
 ) -> tuple[EnsembleScore, ...]:
     """Ensembles of the complete trials whose networks were kept."""
-    complete = (t.number for t in trials if t.state == "COMPLETE")
+    complete = (t.number for t in trials if t.state is TrialState.COMPLETE)
     numbers = sorted(checkpoint.with_network(record.files, complete))
     logits = {number: checkpoint.load_logits(record.files, number) for number in numbers}
     if not logits:
         return ()
     config = space.base.ensemble
     largest = min(_LARGEST, config.networks)
-    return tuple(by_size(logits, dataset.valid.labels, largest=largest, rank_by=config.rank_by))
+    return tuple(scores_by_size(logits, dataset.valid.labels, largest=largest, rank_by=config.rank_by))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convene.ensemble.diagnostics import calibration, confusion, disagreement
-from convene.ensemble.test_predictions import Evidence
+from convene.ensemble.test_predictions import Predictions
 from convene.formatting import duration, percent, plural, short
 from convene.training.metrics import accuracy, accuracy_interval
 from convene.visualization import figures
@@ -32,6 +32,15 @@ class Matrix:
     shades: list[list[float]]
     left_out: int = 0
     """Classes that it does not show."""
+
+
+@dataclass(frozen=True)
+class MemberRow:
+    """A member in the table of the ensemble's networks."""
+
+    recorded: Trial
+    weight: float
+    test_accuracy: float
 
 
 def render(findings: Findings) -> str:
@@ -79,10 +88,10 @@ def _contents(findings: Findings, drawn: Mapping[str, Figure]) -> list[tuple[str
         ("learning", "Learning curves"): "curves" in drawn,
         ("front", "Trade-offs"): any(f"front_{cost}" in drawn for cost in findings.costs),
         ("simplest", "Simplest network"): "parameters" in drawn,
-        ("confusion", "Confusions"): bool(findings.evidence),
-        ("confidence", "Confidence"): bool(findings.evidence),
-        ("images", "Hard images"): bool(findings.evidence),
-        ("members", "Disagreement"): bool(findings.evidence and len(findings.members) > 1),
+        ("confusion", "Confusions"): bool(findings.predictions),
+        ("confidence", "Confidence"): bool(findings.predictions),
+        ("images", "Hard images"): bool(findings.predictions),
+        ("members", "Disagreement"): bool(findings.predictions and len(findings.members) > 1),
         ("again", "Make it again"): True,
     }
     return [section for section, shown in there.items() if shown]
@@ -129,8 +138,8 @@ def _figures(findings: Findings) -> dict[str, Figure]:
     for cost in findings.costs:
         if weighed := _weighed(findings, cost):
             drawn[f"front_{cost}"] = figures.front(weighed, cost, objective)
-    if findings.evidence:
-        bins = calibration(findings.evidence.averaged, findings.evidence.labels)
+    if findings.predictions:
+        bins = calibration(findings.predictions.averaged, findings.predictions.labels)
         drawn["confidences"] = figures.confidences(bins)
         drawn["reliability"] = figures.reliability(bins)
     return {name: figure for name, figure in drawn.items() if figure}
@@ -164,30 +173,32 @@ def _scores(findings: Findings) -> list[Score]:
     assert findings.result
     ensemble, single = findings.result.ensemble, findings.result.best_single
     scores = [
-        Score("ensemble", ensemble["test_accuracy"], tuple(ensemble["test_interval"]), "ensemble"),
+        Score("ensemble", ensemble.test_accuracy, ensemble.test_interval, "ensemble"),
         Score(
-            f"best single, trial {single['trial']}",
-            single["test_accuracy"],
-            tuple(single["test_interval"]),
+            f"best single, trial {single.trial}",
+            single.test_accuracy,
+            single.test_interval,
             "single",
         ),
     ]
-    if findings.evidence:
-        labels = findings.evidence.labels
+    if findings.predictions:
+        labels = findings.predictions.labels
         scores += [
             Score(f"trial {trial}", accuracy(logits, labels), accuracy_interval(logits, labels), "complete")
-            for trial, logits in findings.evidence.by_trial.items()
-            if trial != single["trial"]
+            for trial, logits in findings.predictions.by_trial.items()
+            if trial != single.trial
         ]
     return scores
 
 
-def _members(findings: Findings) -> list[dict[str, Any]]:
-    """A row a member: its scores and its network."""
+def _members(findings: Findings) -> list[MemberRow]:
     if not findings.result:
         return []
     by_number = {trial.number: trial for trial in findings.trials}
-    return [{**member, "of": by_number[member["trial"]]} for member in findings.result.ensemble["members"]]
+    return [
+        MemberRow(by_number[member.trial], member.weight, member.test_accuracy)
+        for member in findings.result.ensemble.members
+    ]
 
 
 def _leaderboard(findings: Findings) -> list[Trial]:
@@ -197,21 +208,21 @@ def _leaderboard(findings: Findings) -> list[Trial]:
 
 def _test(findings: Findings) -> dict[str, Any] | None:
     """Everything that was seen of the test set."""
-    examined = findings.evidence
-    if not examined:
+    predictions = findings.predictions
+    if not predictions:
         return None
-    counts = confusion(examined.averaged, examined.labels)
-    bins = calibration(examined.averaged, examined.labels)
+    counts = confusion(predictions.averaged, predictions.labels)
+    bins = calibration(predictions.averaged, predictions.labels)
     return {
-        "images": len(examined.labels),
+        "images": len(predictions.labels),
         "confusions": text.confusions(counts, findings.classes),
         "matrix": _confusion_matrix(counts, findings.classes),
         "calibration": text.calibration(bins),
         "wrong": int(counts.sum() - np.trace(counts)),
-        "hard": text.hard(examined),
-        "gallery": thumbnails.gallery(examined, findings.classes),
-        "disputes": text.disputes(examined),
-        "disagreement": _disagreement_matrix(examined),
+        "hard": text.hard(predictions),
+        "gallery": thumbnails.gallery(predictions, findings.classes),
+        "disputes": text.disputes(predictions),
+        "disagreement": _disagreement_matrix(predictions),
     }
 
 
@@ -231,9 +242,9 @@ def _confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Matrix:
     )
 
 
-def _disagreement_matrix(examined: Evidence) -> Matrix:
-    apart, count = disagreement(examined.logits), len(examined.labels)
-    names = [str(member.trial) for member in examined.members]
+def _disagreement_matrix(predictions: Predictions) -> Matrix:
+    apart, count = disagreement(predictions.logits), len(predictions.labels)
+    names = [str(member.trial) for member in predictions.members]
     places = range(len(names))
     return Matrix(
         names,

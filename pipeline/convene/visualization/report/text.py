@@ -7,8 +7,9 @@ import numpy as np
 
 from convene.ensemble.diagnostics import CalibrationBin, expected_calibration_error, mcnemar_test
 from convene.ensemble.selection import EnsembleScore
-from convene.ensemble.test_predictions import Evidence
+from convene.ensemble.test_predictions import Predictions
 from convene.formatting import interval, percent, plural, series, significant
+from convene.search.trial_state import TrialState
 from convene.visualization.figures import Candidate, Figure, simplest, words
 from convene.visualization.report.findings import Findings, Trial
 
@@ -24,35 +25,35 @@ _TELLING = 0.05  # importance
 
 def headline(findings: Findings) -> str:
     """The answer, as a title."""
-    if findings.result and findings.evidence:
-        accuracy = findings.result.ensemble["test_accuracy"]
-        return f"{percent(accuracy, len(findings.evidence.labels))} of the test images right"
+    if findings.result and findings.predictions:
+        accuracy = findings.result.ensemble.test_accuracy
+        return f"{percent(accuracy, len(findings.predictions.labels))} of the test images right"
     if findings.result:
-        return f"{findings.result.ensemble['test_accuracy']:.2%} of the test images right"
-    ended = [trial for trial in findings.trials if trial.state != "RUNNING"]
-    if findings.ended and ended and all(trial.state == "FAIL" for trial in ended):
+        return f"{findings.result.ensemble.test_accuracy:.2%} of the test images right"
+    ended = [trial for trial in findings.trials if trial.state is not TrialState.RUNNING]
+    if findings.ended and ended and all(trial.state is TrialState.FAIL for trial in ended):
         return f"No result: {'the only trial' if len(ended) == 1 else f'all {len(ended)} trials'} failed"
     return f"No result yet: {plural(len(ended), 'trial')} of {findings.space.base.search.trials} ended"
 
 
 def answer(findings: Findings) -> list[str]:
     """The answer in full: the ensemble, the best single network, and whether they differ."""
-    result, examined = findings.result, findings.evidence
+    result, predictions = findings.result, findings.predictions
     if not result:
         return [
             _so_far(findings),
             "Nothing is known of the test set: it is opened once, when all trials have ended.",
         ]
     ensemble, single = result.ensemble, result.best_single
-    count = len(examined.labels) if examined else 10_000
+    count = len(predictions.labels) if predictions else 10_000
     scores = (
         f"The ensemble of {plural(len(findings.members), 'network')} is right on "
-        f"{percent(ensemble['test_accuracy'], count)} of the test images "
-        f"(95 % interval {interval(ensemble['test_interval'], count)}); the best single network, "
-        f"trial {single['trial']}, on {percent(single['test_accuracy'], count)} "
-        f"({interval(single['test_interval'], count)})."
+        f"{percent(ensemble.test_accuracy, count)} of the test images "
+        f"(95 % interval {interval(ensemble.test_interval, count)}); the best single network, "
+        f"trial {single.trial}, on {percent(single.test_accuracy, count)} "
+        f"({interval(single.test_interval, count)})."
     )
-    return [scores, _difference(examined, single["trial"])] if examined else [scores]
+    return [scores, _difference(predictions, single.trial)] if predictions else [scores]
 
 
 def _so_far(findings: Findings) -> str:
@@ -66,11 +67,11 @@ def _so_far(findings: Findings) -> str:
     )
 
 
-def _difference(examined: Evidence, single: int) -> str:
+def _difference(predictions: Predictions, single: int) -> str:
     """What the ensemble changes, on the same images."""
-    if len(examined.members) == 1:
+    if len(predictions.members) == 1:
         return "The ensemble is this one network."
-    result = mcnemar_test(examined.averaged, examined.by_trial[single], examined.labels)
+    result = mcnemar_test(predictions.averaged, predictions.by_trial[single], predictions.labels)
     if not result.first_only + result.second_only:
         return "Both are right on the same images."
     verdict = next(words for most, words in _CHANCE if result.p_value <= most)
@@ -98,13 +99,14 @@ def sizes(ensembled: Sequence[EnsembleScore], chosen: EnsembleScore | None) -> s
 def search(findings: Findings) -> str:
     """How the trials ended, and which is the best."""
     states = Counter(trial.state for trial in findings.trials)
+    stopped = states[TrialState.PRUNED]
     parts = [
-        f"{plural(states['COMPLETE'], 'trial')} ran to the end",
-        f"{states['PRUNED'] or 'none'} {'was' if states['PRUNED'] == 1 else 'were'} stopped early",
-        f"{states['FAIL'] or 'none'} failed",
+        f"{plural(states[TrialState.COMPLETE], 'trial')} ran to the end",
+        f"{stopped or 'none'} {'was' if stopped == 1 else 'were'} stopped early",
+        f"{states[TrialState.FAIL] or 'none'} failed",
     ]
-    if states["RUNNING"]:
-        parts.append(f"{states['RUNNING']} had not ended")
+    if states[TrialState.RUNNING]:
+        parts.append(f"{states[TrialState.RUNNING]} had not ended")
     text = series(parts)
     sentence = text[0].upper() + text[1:] + "."
     if findings.ranked and (left := findings.ranked[0].record):
@@ -117,7 +119,7 @@ def failures(trials: Sequence[Trial]) -> list[tuple[str, str]]:
     """(reason, trials) of the failed trials, the most frequent reason first."""
     reasons: dict[str, list[int]] = {}
     for trial in trials:
-        if trial.state == "FAIL":
+        if trial.state is TrialState.FAIL:
             reasons.setdefault(trial.studied.reason or "no reason was recorded", []).append(trial.number)
     ordered = sorted(reasons.items(), key=lambda item: -len(item[1]))
     return [
@@ -191,21 +193,21 @@ def calibration(bins: Sequence[CalibrationBin]) -> str:
     )
 
 
-def hard(examined: Evidence) -> str:
+def hard(predictions: Predictions) -> str:
     """How many images are misclassified."""
-    total = len(examined.labels)
-    wrong = int((examined.averaged.argmax(axis=1) != examined.labels).sum())
+    total = len(predictions.labels)
+    wrong = int((predictions.averaged.argmax(axis=1) != predictions.labels).sum())
     return f"{wrong or 'None'} of {total:,} test images {'is' if wrong == 1 else 'are'} misclassified."
 
 
-def disputes(examined: Evidence) -> str:
+def disputes(predictions: Predictions) -> str:
     """How often the members disagree, and what the vote is worth then."""
-    votes = examined.logits.argmax(axis=2)
+    votes = predictions.logits.argmax(axis=2)
     split = (votes != votes[0]).any(axis=0)
     if not split.any():
         return "The members agree on every test image: together they are no better than one."
-    right = examined.averaged.argmax(axis=1) == examined.labels
-    together, alone = (split & right).sum(), (votes == examined.labels)[:, split].sum(axis=1).mean()
+    right = predictions.averaged.argmax(axis=1) == predictions.labels
+    together, alone = (split & right).sum(), (votes == predictions.labels)[:, split].sum(axis=1).mean()
     return (
         f"On {split.sum():,} of {split.size:,} test images the members are not of one mind. "
         f"There the ensemble is right on {together:,}, one member on {_rounded(alone)} on average."

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convene.ensemble.diagnostics import minority_votes, probabilities
-from convene.ensemble.test_predictions import Evidence
+from convene.ensemble.test_predictions import Predictions
 from convene.training.metrics import losses
 
 
@@ -41,28 +41,30 @@ class Gallery:
     disputed: list[Picture]
 
 
-def gallery(examined: Evidence, classes: Sequence[str], *, narrow: int = 8, disputed: int = 16) -> Gallery:
+def gallery(
+    predictions: Predictions, classes: Sequence[str], *, narrow: int = 8, disputed: int = 16
+) -> Gallery:
     """The pictures of all kept mistakes, and of so many right answers that were unsure or disputed."""
-    averaged, labels = examined.averaged, examined.labels
+    averaged, labels = predictions.averaged, predictions.labels
     answers = averaged.argmax(axis=1)
     loss, right = losses(averaged, labels), answers == labels
-    disputes = minority_votes(examined.logits)
+    disputes = minority_votes(predictions.logits)
     shares = probabilities(averaged)
 
     def picture(place: int) -> Picture:
-        example = examined.shown[place]
+        example = predictions.shown[place]
         said = answers[example]
-        votes = np.bincount(examined.logits[:, example].argmax(axis=1), minlength=len(classes))
+        votes = np.bincount(predictions.logits[:, example].argmax(axis=1), minlength=len(classes))
         told = [f"{votes[c]} say {classes[c]}" for c in np.argsort(-votes, kind="stable") if votes[c]]
         return Picture(
-            data_url(examined.pictures[place]),
+            data_url(predictions.pictures[place]),
             classes[labels[example]],
             classes[said],
             float(shares[example, said]),
             ", ".join(told),
         )
 
-    shown = examined.shown
+    shown = predictions.shown
     by_loss = sorted(range(len(shown)), key=lambda place: -loss[shown[place]])
     by_dispute = sorted(by_loss, key=lambda place: -disputes[shown[place]])
     return Gallery(
