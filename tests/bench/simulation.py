@@ -67,7 +67,7 @@ class Ours:
     """Convene's study. With `stock_states` it is told of stopped trials what Ray's search tells: COMPLETE."""
 
     def __init__(self, space: SearchSpace, *, stock_states: bool = False) -> None:
-        self._study = Study(space, misfit=lambda _: None)
+        self._study = Study(space, shape_check=lambda _: None)
         self._stock_states = stock_states
 
     def ask(self) -> tuple[int, Mapping[str, Any]]:

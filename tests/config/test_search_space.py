@@ -65,7 +65,7 @@ def with_conditions(space: SearchSpace) -> SearchSpace:
 
 def with_first_trials(space: SearchSpace) -> SearchSpace:
     """A whole configuration of the space, and one parameter of another."""
-    study = Study(override(space, {"search.sampler": "random"}), misfit=lambda configuration: None)
+    study = Study(override(space, {"search.sampler": "random"}), shape_check=lambda configuration: None)
     first: list[dict[str, dict[str, Any]]] = []
     for most in (None, 1):
         number, _ = study.ask()
@@ -97,7 +97,7 @@ def inside(sampled: Any, table: dict[str, Any]) -> bool:
 @given(spaces())
 def test_what_is_sampled_lies_inside_and_the_rest_is_fixed(space: SearchSpace) -> None:
     space = override(space, {"search.sampler": "random"})
-    study = Study(space, misfit=lambda configuration: None)
+    study = Study(space, shape_check=lambda configuration: None)
     for expected in range(3):
         number, configuration = study.ask()
         assert number == expected
@@ -160,7 +160,7 @@ def test_a_search_of_whole_numbers_of_a_fractional_field_gives_fractions() -> No
 )
 def test_lists_stand_among_choices(field: str, choices: str, expected: set[tuple[int, ...]]) -> None:
     space = parse(f'[network]\n{field} = {{ choices = {choices} }}\n[search]\nsampler = "random"')
-    study = Study(space, misfit=lambda configuration: None)
+    study = Study(space, shape_check=lambda configuration: None)
     # 60 draws of at most 4 choices leave one out with probability 4 (3/4)^60 < 1e-6; the seed is fixed.
     assert {getattr(study.ask()[1].network, field) for _ in range(60)} == expected
 
@@ -316,7 +316,7 @@ def test_a_damaged_file_is_refused_with_a_message_or_is_a_space(changes: list[tu
         assert str(error)
         return
     assert parse(space.to_toml()) == space
-    _, configuration = Study(space, misfit=lambda configuration: None).ask()
+    _, configuration = Study(space, shape_check=lambda configuration: None).ask()
     assert isinstance(configuration, Configuration)
 
 

@@ -141,7 +141,7 @@ def told(study: Study) -> list[object]:
 
 
 def test_a_study_in_a_bucket_is_the_one_in_a_file(store: ObjectStore, tmp_path: Path) -> None:
-    def misfit(configuration: Configuration) -> None:
+    def shape_check(configuration: Configuration) -> None:
         return None
 
     places = [
@@ -150,7 +150,7 @@ def test_a_study_in_a_bucket_is_the_one_in_a_file(store: ObjectStore, tmp_path: 
     ]
     asked = []
     for place in places:
-        study = Study(SPACE, misfit, place)
+        study = Study(SPACE, shape_check, place)
         configurations = []
         for trial in range(30):
             number, configuration = study.ask()
@@ -160,11 +160,11 @@ def test_a_study_in_a_bucket_is_the_one_in_a_file(store: ObjectStore, tmp_path: 
             study.tell(number, "COMPLETE" if trial % 3 else "PRUNED", [0.1 + trial], "weak")
         study.ask()  # is left running
         asked.append(configurations)
-        again = Study(SPACE, misfit, place)
+        again = Study(SPACE, shape_check, place)
         assert told(again)[1:] == told(study)[1:]
         assert [number for number, _ in again.reopen()] == [30]
         again.report(30, 1, 0.5)
-        assert Study(SPACE, misfit, place).trials() == again.trials()
+        assert Study(SPACE, shape_check, place).trials() == again.trials()
     assert asked[0] == asked[1]
     names = places[0].journal.names() if places[0].journal else []
     assert len(names) > 1  # so that more than one object was read

@@ -52,7 +52,7 @@ def at(journal: Path) -> StudyStorage:
     return StudyStorage(Storage(str(journal)))
 
 
-def misfit(configuration: Configuration) -> str | None:
+def shape_error(configuration: Configuration) -> str | None:
     return shapes.shape_error(configuration.network, (1, 8, 8))
 
 
@@ -82,7 +82,7 @@ def tell_one_of_each(study: Study) -> list[int]:
 
 
 def test_each_state_is_stored_with_its_values_and_its_reason(tmp_path: Path) -> None:
-    study = Study(DEEP, misfit, at(tmp_path / "journal"))
+    study = Study(DEEP, shape_error, at(tmp_path / "journal"))
     assert tell_one_of_each(study) == [0, 1, 2, 3]
     stored = optunas(tmp_path / "journal").trials
     assert [trial.number for trial in stored] == [0, 1, 2, 3]
@@ -105,7 +105,7 @@ def test_each_state_is_stored_with_its_values_and_its_reason(tmp_path: Path) -> 
 
 
 def test_a_trial_can_end_before_its_first_epoch(tmp_path: Path) -> None:
-    study = Study(DEEP, misfit, at(tmp_path / "journal"))
+    study = Study(DEEP, shape_error, at(tmp_path / "journal"))
     for state in (TrialState.PRUNED, TrialState.FAIL):
         number, _ = study.ask()
         study.tell(number, state, reason="no time was left")
@@ -114,9 +114,9 @@ def test_a_trial_can_end_before_its_first_epoch(tmp_path: Path) -> None:
 
 
 def test_an_opened_journal_has_the_same_trials_and_goes_on_counting(tmp_path: Path) -> None:
-    first = Study(DEEP, misfit, at(tmp_path / "journal"), name="evening")
+    first = Study(DEEP, shape_error, at(tmp_path / "journal"), name="evening")
     tell_one_of_each(first)
-    again = Study(DEEP, misfit, at(tmp_path / "journal"), name="evening")
+    again = Study(DEEP, shape_error, at(tmp_path / "journal"), name="evening")
     assert again.trials() == first.trials()
     assert [(trial.state, trial.reason) for trial in again.trials()] == [
         (TrialState.COMPLETE, None),
@@ -144,7 +144,7 @@ def test_entries_that_are_gathered_are_one_request_and_seen_at_once(tmp_path: Pa
 @pytest.mark.parametrize("objectives", [["valid_loss"], ["valid_accuracy"], ["parameters", "valid_accuracy"]])
 def test_what_is_kept_up_to_date_is_what_the_trials_say(objectives: list[str], tmp_path: Path) -> None:
     space, place = override(DEEP, {"search.objectives": objectives}), at(tmp_path / "journal")
-    study, chance = Study(space, misfit, place), random.Random(0)
+    study, chance = Study(space, shape_error, place), random.Random(0)
     assert (study.ended, study.best) == (Counter(), None)
     for _ in range(20):
         number, _configuration = study.ask()
@@ -154,12 +154,12 @@ def test_what_is_kept_up_to_date_is_what_the_trials_say(objectives: list[str], t
         assert study.ended == Counter(trial.state for trial in study.trials())
         assert study.best == next(iter(study.ranked()), None)
     study.ask()
-    again = Study(space, misfit, place)
+    again = Study(space, shape_error, place)
     assert (again.ended, again.best, len(again)) == (study.ended, study.best, 21)
 
 
 def test_a_trials_parameters_are_those_of_its_configuration(tmp_path: Path) -> None:
-    study = Study(DEEP, misfit, at(tmp_path / "journal"))
+    study = Study(DEEP, shape_error, at(tmp_path / "journal"))
     asked = dict(study.ask() for _ in range(5))
     study.tell(0, TrialState.COMPLETE, [0.5])
     trials: list[StudiedTrial] = study.trials()
@@ -174,7 +174,7 @@ def test_a_trials_parameters_are_those_of_its_configuration(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("objective", "best"), [("valid_loss", 1), ("valid_accuracy", 0)])
 def test_a_loss_is_made_small_and_an_accuracy_large(objective: str, best: int, tmp_path: Path) -> None:
-    study = Study(override(DEEP, {"search.objectives": [objective]}), misfit, at(tmp_path / "journal"))
+    study = Study(override(DEEP, {"search.objectives": [objective]}), shape_error, at(tmp_path / "journal"))
     for value in (0.9, 0.2):
         number, _ = study.ask()
         study.tell(number, TrialState.COMPLETE, [value])
@@ -186,7 +186,7 @@ def test_a_loss_is_made_small_and_an_accuracy_large(objective: str, best: int, t
 
 def proposals(space: SearchSpace, count: int) -> list[Configuration]:
     """Trials asked one after another, of which the larger dropout is the better."""
-    study = Study(space, misfit)
+    study = Study(space, shape_error)
     configurations = []
     for expected in range(count):
         number, configuration = study.ask()
@@ -201,7 +201,7 @@ def proposals(space: SearchSpace, count: int) -> list[Configuration]:
 def test_only_networks_that_fit_are_proposed(sampler: str) -> None:
     # Each sampler is past its first ten trials, which it draws at random.
     found = proposals(override(DEEP, {"search.sampler": sampler}), 12 if sampler == "gp" else 40)
-    assert not any(map(misfit, found))
+    assert not any(map(shape_error, found))
     assert len({c.network.depth for c in found}) > 1
     assert len({(c.network, c.training.learning_rate) for c in found}) == len(found)
 
@@ -217,14 +217,14 @@ def test_the_same_seed_proposes_the_same_and_another_seed_another(sampler: str) 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_trials_asked_for_at_once_differ(sampler: str) -> None:
-    study = Study(override(DEEP, {"search.sampler": sampler}), misfit)
+    study = Study(override(DEEP, {"search.sampler": sampler}), shape_error)
     asked = [study.ask()[1] for _ in range(4)]
     assert len({c.network.dropout for c in asked}) == 4
     assert [c.training.seed for c in asked] == [0, 1, 2, 3]
 
 
 def test_trials_asked_for_at_once_differ_when_the_sampler_has_learnt() -> None:
-    study = Study(DEEP, misfit)
+    study = Study(DEEP, shape_error)
     for _ in range(12):
         number, configuration = study.ask()
         study.tell(number, TrialState.COMPLETE, [configuration.network.dropout])
@@ -244,7 +244,7 @@ def test_trials_asked_for_at_once_differ_when_the_sampler_has_learnt() -> None:
 )
 def test_each_sampler_takes_each_kind_of_space(sampler: str, table: str) -> None:
     """More trials than there are values: a sampler may repeat itself, but not stop or warn."""
-    study = Study(parse(f'[network]\n{table}\n[search]\nsampler = "{sampler}"'), misfit)
+    study = Study(parse(f'[network]\n{table}\n[search]\nsampler = "{sampler}"'), shape_error)
     for _ in range(11 if sampler == "gp" else 14):
         number, _ = study.ask()
         study.tell(number, TrialState.COMPLETE, [float(number)])
@@ -260,7 +260,7 @@ pool_size = { low = 2, high = 8 }
 stride = { low = 1, high = 8 }
 padding = "valid"
 """)
-    assert [misfit(Study(space, misfit).ask()[1]) for _ in range(3)] == [None] * 3
+    assert [shape_error(Study(space, shape_error).ask()[1]) for _ in range(3)] == [None] * 3
 
 
 # --- Whether anything fits ---------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ FIELDS = [f"network.{field}" for field in shapes.FIELDS]
     ],
 )
 def test_whether_anything_fits_is_known_with_a_reason(table: str, expected: str | None) -> None:
-    assert any_admissible(parse(f"[network]\n{table}"), misfit, FIELDS) == expected
+    assert any_admissible(parse(f"[network]\n{table}"), shape_error, FIELDS) == expected
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_candidates_are_every_value_there_is(table: str, expected: list[Any] | N
 def at_rung(values: list[float], objective: str, factor: int, tmp_path: Path) -> list[bool]:
     """Whether each of these trials, one after another, is stopped at the first rung."""
     changes = {"search.objectives": [objective], "search.reduction_factor": factor, "training.epochs": 9}
-    study = Study(override(DEEP, changes), misfit, at(tmp_path / "journal"))
+    study = Study(override(DEEP, changes), shape_error, at(tmp_path / "journal"))
     stopped = []
     for value in values:
         number, _ = study.ask()
@@ -355,7 +355,7 @@ def test_halving_lets_the_best_part_go_on(
 def test_rungs_are_where_the_configuration_says(
     changes: dict[str, object], rungs: set[int], tmp_path: Path
 ) -> None:
-    study = Study(override(DEEP, changes), misfit, at(tmp_path / "journal"))
+    study = Study(override(DEEP, changes), shape_error, at(tmp_path / "journal"))
     good, weak = study.ask()[0], study.ask()[0]
     for epoch in range(1, 21):
         study.report(good, epoch, 0.1)
@@ -365,20 +365,20 @@ def test_rungs_are_where_the_configuration_says(
 
 def test_rungs_outlive_the_process(tmp_path: Path) -> None:
     space = override(DEEP, {"training.epochs": 9})
-    before = Study(space, misfit, at(tmp_path / "journal"))
+    before = Study(space, shape_error, at(tmp_path / "journal"))
     before.report(before.ask()[0], 3, 0.1)
-    after = Study(space, misfit, at(tmp_path / "journal"))
+    after = Study(space, shape_error, at(tmp_path / "journal"))
     number, _ = after.ask()
     after.report(number, 3, 0.9)
     assert after.should_prune(number, 3)
 
 
 def test_what_was_running_is_taken_over_with_its_number_parameters_and_values(tmp_path: Path) -> None:
-    before = Study(DEEP, misfit, at(tmp_path / "journal"))
+    before = Study(DEEP, shape_error, at(tmp_path / "journal"))
     first, running = before.ask(), before.ask()
     before.tell(first[0], TrialState.COMPLETE, [0.5])
     before.report(running[0], 1, 0.7)
-    after = Study(DEEP, misfit, at(tmp_path / "journal"))
+    after = Study(DEEP, shape_error, at(tmp_path / "journal"))
     assert after.reopen() == [running]
     assert after.reopen() == [running]  # until it has ended
     after.report(running[0], 1, 0.6)  # was reported by the other process, and stays as it was
@@ -386,26 +386,28 @@ def test_what_was_running_is_taken_over_with_its_number_parameters_and_values(tm
     after.tell(running[0], TrialState.PRUNED, reason="enough")
     [_, trial] = after.trials()
     assert (trial.state, trial.reason) == (TrialState.PRUNED, "enough")
-    assert Study(DEEP, misfit, at(tmp_path / "journal")).reopen() == []
+    assert Study(DEEP, shape_error, at(tmp_path / "journal")).reopen() == []
 
 
 def test_a_resumed_search_proposes_something_new(tmp_path: Path) -> None:
     space = override(DEEP, {"search.sampler": "random"})
-    before = [Study(space, misfit, at(tmp_path / "journal")).ask()[1] for _ in range(1)]
-    after = Study(space, misfit, at(tmp_path / "journal")).ask()[1]
+    before = [Study(space, shape_error, at(tmp_path / "journal")).ask()[1] for _ in range(1)]
+    after = Study(space, shape_error, at(tmp_path / "journal")).ask()[1]
     assert after.network != before[0].network
 
 
 def test_opening_a_study_writes_nothing(tmp_path: Path) -> None:
-    Study(DEEP, misfit, at(tmp_path / "journal")).ask()
+    Study(DEEP, shape_error, at(tmp_path / "journal")).ask()
     before = (tmp_path / "journal").read_bytes()
-    assert len(Study(DEEP, misfit, at(tmp_path / "journal"))) == 1
+    assert len(Study(DEEP, shape_error, at(tmp_path / "journal"))) == 1
     assert (tmp_path / "journal").read_bytes() == before
 
 
 def test_the_ranking_is_of_complete_trials_by_the_objective(tmp_path: Path) -> None:
     for objective, order in (("valid_loss", [2, 0]), ("valid_accuracy", [0, 2])):
-        study = Study(override(DEEP, {"search.objectives": [objective]}), misfit, at(tmp_path / objective))
+        study = Study(
+            override(DEEP, {"search.objectives": [objective]}), shape_error, at(tmp_path / objective)
+        )
         for state, value in (
             (TrialState.COMPLETE, [0.5]),
             (TrialState.PRUNED, None),
@@ -484,7 +486,7 @@ weight_decay = { low = 1e-4, high = 1e-1, log = true, when = { optimizer = "adam
 def test_a_parameter_is_there_where_its_condition_holds_and_nowhere_else(
     sampler: str, tmp_path: Path
 ) -> None:
-    study = Study(override(CONDITIONAL, {"search.sampler": sampler}), misfit, at(tmp_path / "journal"))
+    study = Study(override(CONDITIONAL, {"search.sampler": sampler}), shape_error, at(tmp_path / "journal"))
     seen = set()
     for _ in range(14 if sampler == "gp" else 40):
         number, c = study.ask()
@@ -514,11 +516,11 @@ def test_first_trials_are_those_listed_and_the_rest_of_them_is_drawn(tmp_path: P
         {"network": {"depth": 3}},
     ]
     space = override(CONDITIONAL, {"search.try_first": first})
-    study = Study(space, misfit, at(tmp_path / "journal"))
+    study = Study(space, shape_error, at(tmp_path / "journal"))
     a, b = study.ask()[1], study.ask()[1]
     assert (a.network.depth, a.network.dense, a.network.dense_dropout) == (2, (16, 8), 0.2)
     assert (b.training.optimizer, b.network.depth, b.network.dense) == ("sgd", 3, ())
-    c = Study(space, misfit, at(tmp_path / "journal")).ask()[1]  # after a crash the next, not the first
+    c = Study(space, shape_error, at(tmp_path / "journal")).ask()[1]  # after a crash the next, not the first
     assert c.network.depth == 3
     assert (c.network.depth, c.network.dense, c.training.optimizer) != (3, (), "sgd")
 
@@ -530,7 +532,7 @@ def test_first_trials_are_those_listed_and_the_rest_of_them_is_drawn(tmp_path: P
 def test_of_several_objectives_the_front_is_known(sampler: str, tmp_path: Path) -> None:
     changes = {"search.objectives": ["parameters", "valid_accuracy"], "search.sampler": sampler}
     space = override(DEEP, {**changes, "training.epochs": 9})
-    study = Study(space, misfit, at(tmp_path / "journal"))
+    study = Study(space, shape_error, at(tmp_path / "journal"))
     values = [(100, 0.9), (50, 0.8), (100, 0.8), (40, 0.8), (200, 0.95), None, (200, 0.94)]
     for pair in values:
         number, _ = study.ask()
@@ -543,7 +545,7 @@ def test_of_several_objectives_the_front_is_known(sampler: str, tmp_path: Path) 
     for _ in range(5):  # and the sampler goes on, its stopped trial included
         number, _ = study.ask()
         study.tell(number, TrialState.COMPLETE, (300, 0.5))
-    again = Study(space, misfit, at(tmp_path / "journal"))
+    again = Study(space, shape_error, at(tmp_path / "journal"))
     assert again.pareto() == [0, 3, 4]
     assert again.trials()[3].values == (40, 0.8)
 
@@ -629,8 +631,8 @@ def test_nothing_is_known_where_a_fixed_value_is_another(tmp_path: Path) -> None
 
 def test_a_study_in_a_database_is_the_same_study(tmp_path: Path) -> None:
     place = StudyStorage(url=f"sqlite:///{tmp_path}/study.db")
-    tell_one_of_each(Study(DEEP, misfit, place))
-    again = Study(DEEP, misfit, place)
+    tell_one_of_each(Study(DEEP, shape_error, place))
+    again = Study(DEEP, shape_error, place)
     assert [trial.state for trial in again.trials()] == [
         "COMPLETE",
         TrialState.PRUNED,

@@ -129,7 +129,7 @@ def test_a_network_fits_if_and_only_if_its_layers_run(
         ({"depth": 16, "filters": (4,)}, (1, 8, 8), None),
     ],
 )
-def test_a_misfit_names_the_block_and_the_sizes(
+def test_a_shape_error_names_the_block_and_the_sizes(
     config: dict[str, Any], shape: tuple[int, int, int], expected: str | None
 ) -> None:
     problem = shape_error(NetworkConfig(**config), shape)
@@ -149,7 +149,7 @@ def test_filters_are_listed_or_grow(config: dict[str, Any], expected: tuple[int,
     assert filters(NetworkConfig(**config)) == expected
 
 
-def test_a_misfit_depends_on_no_other_field() -> None:
+def test_a_shape_error_depends_on_no_other_field() -> None:
     """What decides whether a space has a fitting network looks at these fields alone."""
     decisive = set(shapes.FIELDS)
     changed = {

@@ -1,7 +1,7 @@
 """A recorded sweep, opened: its space, its data, which must be the same, and its study."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from convene.errors import InputError
 from convene.records.sweep_record import JOURNAL, SweepMetadata, SweepRecord
 from convene.redaction import redact_url
 from convene.search import study
-from convene.search.sampler import any_admissible
+from convene.search.sampler import ShapeCheck, any_admissible
 from convene.search.study import KnownTrial, StudiedTrial, Study
 from convene.search.study_storage import StudyStorage
 from convene.storage import Storage
@@ -45,7 +45,7 @@ def open_sweep(
     if more:
         space = search_space.override(space, {"search.trials": space.base.search.trials + more})
     dataset = recorded_data(record)
-    opened = Study(space, misfit_of(space, dataset), *study_place(record, record.about))
+    opened = Study(space, make_shape_check(space, dataset), *study_place(record, record.about))
     return OpenSweep(record, space, dataset, opened)
 
 
@@ -109,17 +109,17 @@ def known_trials(space: SearchSpace, dataset: Dataset, store: Storage) -> list[K
     return known
 
 
-def misfit_of(space: SearchSpace, dataset: Dataset) -> Callable[[Configuration], str | None]:
-    """Why a configuration's network does not fit the images, or None; raises InputError where none fits."""
+def make_shape_check(space: SearchSpace, dataset: Dataset) -> ShapeCheck:
+    """Return the check of configurations against the images. Raises InputError if no network fits them."""
 
-    def misfit(configuration: Configuration) -> str | None:
+    def shape_check(configuration: Configuration) -> str | None:
         return shapes.shape_error(configuration.network, dataset.image_shape)
 
     fields = [f"network.{field}" for field in shapes.FIELDS]
-    if reason := any_admissible(space, misfit, fields):
+    if reason := any_admissible(space, shape_check, fields):
         height, width = dataset.image_shape[1:]
         raise InputError(f"network: nothing in this space fits images of {height}x{width}: {reason}")
     for index, first in enumerate(space.try_first):
-        if reason := any_admissible(space, misfit, fields, first):
+        if reason := any_admissible(space, shape_check, fields, first):
             raise InputError(f"search.try_first[{index}]: does not fit the images: {reason}")
-    return misfit
+    return shape_check

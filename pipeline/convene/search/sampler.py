@@ -22,7 +22,8 @@ from convene.config.schema import Configuration, SearchConfig
 from convene.config.search_space import SearchSpace
 from convene.errors import WorkError
 
-Misfit = Callable[[Configuration], str | None]
+ShapeCheck = Callable[[Configuration], str | None]
+"""The reason that a configuration's network does not fit the images, or None if it fits."""
 Parameters = dict[str, Any]
 _Key = tuple[tuple[str, Any], ...]
 
@@ -40,13 +41,13 @@ class Sampler(BaseSampler):
     configuration, and ensembles have a use for them.
     """
 
-    def __init__(self, space: SearchSpace, misfit: Misfit, seed: int) -> None:
+    def __init__(self, space: SearchSpace, shape_check: ShapeCheck, seed: int) -> None:
         self._sampler = _optuna_sampler(space, seed)
         # Another seed, or its draws would be the sampler's own random ones over again.
         self._uniform = RandomSampler(seed=seed ^ 0xFFFF_FFFF)
         self._random = random.Random(seed)
         self._space = space
-        self._misfit = misfit
+        self._shape_check = shape_check
         self.given: Mapping[str, Any] = {}
         """Parameters that the next trial is to have."""
         self._noted: set[int] = set()
@@ -112,7 +113,7 @@ class Sampler(BaseSampler):
         self._sampler.after_trial(study, trial, state, values)
 
     def _fits(self, parameters: Parameters) -> bool:
-        return self._misfit(self._space.configuration(parameters, number=0)) is None
+        return self._shape_check(self._space.configuration(parameters, number=0)) is None
 
     def _draw(self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> Parameters:
         """The given parameters, and for those that apply beside them the sampler's."""
@@ -169,7 +170,7 @@ def _in_random_order(
 
 
 def any_admissible(
-    space: SearchSpace, misfit: Misfit, names: Sequence[str], given: Mapping[str, Any] | None = None
+    space: SearchSpace, shape_check: ShapeCheck, names: Sequence[str], given: Mapping[str, Any] | None = None
 ) -> str | None:
     """None where some combination of the named parameters fits, else why the last one did not.
 
@@ -188,7 +189,7 @@ def any_admissible(
     reason = None
     for values in itertools.product(*options.values()):
         parameters = space.applicable({**given, **dict(zip(options, values, strict=True))})
-        reason = misfit(space.configuration(parameters, number=0))
+        reason = shape_check(space.configuration(parameters, number=0))
         if reason is None:
             return None
     return reason

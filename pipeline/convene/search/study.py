@@ -16,7 +16,7 @@ from optuna.trial import TrialState as OptunaState
 from convene.config.schema import Configuration, SearchConfig
 from convene.config.search_space import SearchSpace
 from convene.search import pruning
-from convene.search.sampler import Misfit, Sampler
+from convene.search.sampler import Sampler, ShapeCheck
 from convene.search.study_storage import MEMORY, StudyStorage, batched_writes
 from convene.search.trial_state import TrialState
 
@@ -45,7 +45,7 @@ class Study:
     """An Optuna study over a search space, which optuna-dashboard opens too."""
 
     def __init__(
-        self, space: SearchSpace, misfit: Misfit, place: StudyStorage = MEMORY, name: str = "study"
+        self, space: SearchSpace, shape_check: ShapeCheck, place: StudyStorage = MEMORY, name: str = "study"
     ) -> None:
         self._space = space
         self._search = search = space.base.search
@@ -71,7 +71,7 @@ class Study:
         self._own_trials = 0
         self._count_trials()
         # A resumed search would else draw again what it drew at first.
-        self._sampler = Sampler(space, misfit, seed=(search.seed + len(self)) % 2**32)
+        self._sampler = Sampler(space, shape_check, seed=(search.seed + len(self)) % 2**32)
         self._study.sampler = self._sampler
 
     @property

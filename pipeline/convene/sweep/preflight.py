@@ -21,7 +21,7 @@ from convene.datasets import Dataset
 from convene.environment import DEFAULT_STORAGE
 from convene.errors import InputError
 from convene.records import open_sweep
-from convene.search.sampler import Misfit, every_configuration
+from convene.search.sampler import ShapeCheck, every_configuration
 from convene.search.study import Study
 from convene.search.study_storage import StudyStorage
 from convene.storage import Storage
@@ -86,10 +86,10 @@ def examine(
         tracker.place(store)
         StudyStorage(url=os.environ.get("OPTUNA_STORAGE")).check()
         dataset = datasets.load(space.base.data)
-        misfit = open_sweep.misfit_of(space, dataset)
+        shape_check = open_sweep.make_shape_check(space, dataset)
         open_sweep.known_trials(space, dataset, store)
         largest = size.largest(space, dataset.image_shape, len(dataset.classes))
-        configurations = [largest, *_sample(space, misfit)]
+        configurations = [largest, *_sample(space, shape_check)]
         seen = _see(space, dataset, configurations, store, address, began)
         room = disk.disk_usage(space, dataset, seen.most, store)
     seconds = _forecast(space, dataset, seen)
@@ -99,7 +99,7 @@ def examine(
     return Preflight(
         _data(dataset),
         {name: searched.given for name, searched in space.searched.items()},
-        _configurations(space, misfit),
+        _configurations(space, shape_check),
         space.base.search.trials,
         seen.concurrency,
         seconds,
@@ -182,9 +182,9 @@ def _data(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _sample(space: SearchSpace, misfit: Misfit) -> list[Configuration]:
+def _sample(space: SearchSpace, shape_check: ShapeCheck) -> list[Configuration]:
     """Some different configurations that fit, drawn with the search's seed."""
-    study = Study(search_space.override(space, {"search.sampler": "random"}), misfit)
+    study = Study(search_space.override(space, {"search.sampler": "random"}), shape_check)
     drawn = [study.ask()[1] for _ in range(_SAMPLES)]
     return list({_without_seed(configuration): configuration for configuration in drawn}.values())
 
@@ -193,14 +193,14 @@ def _without_seed(configuration: Configuration) -> str:
     return json.dumps(flatten(configuration, "network", "training") | {"training.seed": None})
 
 
-def _configurations(space: SearchSpace, misfit: Misfit) -> int | None:
+def _configurations(space: SearchSpace, shape_check: ShapeCheck) -> int | None:
     every = every_configuration(space, {}, random.Random(0))
     drawn = list(itertools.islice(every, _COUNTED + 1)) if every else []
     if not every or len(drawn) > _COUNTED:
         return None
     # Where a condition does not hold, several stand for the same configuration.
     distinct = {json.dumps(parameters): parameters for parameters in drawn}.values()
-    return sum(misfit(space.configuration(parameters, number=0)) is None for parameters in distinct)
+    return sum(shape_check(space.configuration(parameters, number=0)) is None for parameters in distinct)
 
 
 def _forecast(space: SearchSpace, dataset: Dataset, seen: _Seen) -> Forecast | None:

@@ -19,7 +19,7 @@ from convene.datasets import Dataset
 from convene.environment import DEFAULT_STORAGE
 from convene.errors import InputError, Interrupted, WorkError
 from convene.records import sweep_record
-from convene.records.open_sweep import OpenSweep, known_trials, misfit_of, open_sweep, study_place
+from convene.records.open_sweep import OpenSweep, known_trials, make_shape_check, open_sweep, study_place
 from convene.records.sweep_record import SweepMetadata, SweepRecord
 from convene.redaction import redact_url
 from convene.search.study import Study
@@ -82,7 +82,7 @@ def run_sweep(
 
     place = tracker.place(store)
     dataset = datasets.load(space.base.data)
-    misfit = misfit_of(space, dataset)
+    shape_check = make_shape_check(space, dataset)
     known = known_trials(space, dataset, store)
     budget = TimeBudget(started, space.base, test_images=len(dataset.test))
     with gpu_sharing.join(address, space, dataset, announce) as resources:
@@ -99,7 +99,7 @@ def run_sweep(
         study_storage.check()
         record = SweepRecord.create(store, name, space, about)
         with record.exclusive(), _resumable(record):
-            study = Study(space, misfit, study_storage, study_name)
+            study = Study(space, shape_check, study_storage, study_name)
             sweep = OpenSweep(record, space, dataset, study)
             _add_known_trials(sweep, known)
             runs = SweepRuns(place, record, space, dataset, fresh=True)

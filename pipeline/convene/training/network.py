@@ -28,7 +28,7 @@ class ConvNet(nn.Module):
     """Raw pixels in, logits out: normalisation is part of the network, so weights carry it.
 
     Args:
-        config: the architecture; must fit the images (`misfit` returns None).
+        config: the architecture; must fit the images (`shape_error` returns None).
         image_shape: (channels, height, width) of the images.
         classes: number of classes.
         mean: in units of 0–255, broadcast over [channel, height, width].
