@@ -7,6 +7,9 @@ from collections.abc import Mapping
 DEFAULT_STORAGE = "mlruns"
 """The storage root where none is named, in the working folder."""
 
+ANSWER_SECONDS = 5
+"""Timeout, in seconds, for a server's first answer."""
+
 _RESULTS_DEPEND_ON = ("torch", "ray", "optuna", "mlflow", "numpy")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import final
 
+from convene.environment import ANSWER_SECONDS
 from convene.errors import InputError
 from convene.records.result import SweepResult
 from convene.records.sweep_record import EXPORT, SweepRecord
@@ -20,7 +21,6 @@ from convene.tracking.sweep_runs import SweepRuns
 
 logger = logging.getLogger(__name__)
 
-_ANSWER_WITHIN = 5  # seconds that a server has to say that it is there
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0  # seconds until a record that was refused is tried again
 _LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 _PASSING = (401, 408, 429)  # of HTTP: a login that ran out, too late, too many requests
@@ -59,7 +59,7 @@ def place(storage: Storage) -> TrackingPlace:
 def _check_answers(address: str) -> None:
     """In seconds; MLflow's own client takes longer to give up."""
     try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=_ANSWER_WITHIN):
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=ANSWER_SECONDS):
             pass
     except urllib.error.HTTPError:
         pass  # it answers; a server behind a login may refuse this page and still take runs

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Sequence
 from typing import final
 
+from convene.environment import ANSWER_SECONDS
 from convene.errors import InputError
 from convene.records import sweep_record
 from convene.records.sweep_record import SweepRecord
@@ -15,7 +16,6 @@ from convene.storage import Storage
 from convene.tracking import experiment, tracker
 
 _EVERYWHERE = ("0.0.0.0", "::")
-_ANSWER_WITHIN = 3  # seconds that a server has, which may be ours
 
 
 @final
@@ -140,7 +140,7 @@ def _birth(address: str) -> int | None:
     """When the first experiment behind a server was made, to the millisecond; None where it does not tell."""
     try:
         page = f"{address}/api/2.0/mlflow/experiments/get?experiment_id=0"
-        with urllib.request.urlopen(page, timeout=_ANSWER_WITHIN) as answer:
+        with urllib.request.urlopen(page, timeout=ANSWER_SECONDS) as answer:
             return int(json.load(answer)["experiment"]["creation_time"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
