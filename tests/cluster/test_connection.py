@@ -1,4 +1,4 @@
-"""A storage that some node does not see is found before any training, on real nodes."""
+"""Checks of a cluster's nodes before any training: visible storage and equal libraries. On real nodes."""
 
 import os
 import re
@@ -26,7 +26,7 @@ trials = 2
 size = 2
 """
 
-UNTIL_TWO = """
+WAIT_FOR_TWO_NODES = """
 import ray, sys, time
 ray.init(sys.argv[1], logging_level="ERROR")
 while sum(node["Alive"] for node in ray.nodes()) < 2:
@@ -36,7 +36,7 @@ while sum(node["Alive"] for node in ray.nodes()) < 2:
 
 @contextmanager
 def cluster() -> Iterator[str]:
-    """The address of a cluster of one node with one processor."""
+    """Start a cluster of one node with one CPU, and yield its address."""
     from ray.cluster_utils import Cluster
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -47,13 +47,19 @@ def cluster() -> Iterator[str]:
 
 
 @contextmanager
-def another_node(address: str, blind_to: Path | None = None, packages: Path | None = None) -> Iterator[None]:
-    """Another node of the cluster; blind, it has its own file system; `packages` are before its others."""
+def another_node(address: str, hidden: Path | None = None, packages: Path | None = None) -> Iterator[None]:
+    """Add a node to the cluster.
+
+    Args:
+        address: the cluster.
+        hidden: a folder that is empty on this node, as it is not shared with it.
+        packages: a folder of packages that take precedence on this node.
+    """
     ray = Path(sys.executable).parent / "ray"
     command = [str(ray), "start", f"--address={address}", "--num-cpus=1", "--block"]
-    if blind_to:
-        mounted = f'mount -t tmpfs tmpfs "{blind_to}" && exec "$@"'
-        command = ["unshare", "--mount", "sh", "-c", mounted, "sh", *command]
+    if hidden:
+        mount = f'mount -t tmpfs tmpfs "{hidden}" && exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", mount, "sh", *command]
     path = os.pathsep.join(filter(None, (str(packages or ""), os.environ.get("PYTHONPATH"))))
     node = subprocess.Popen(
         command,
@@ -62,41 +68,41 @@ def another_node(address: str, blind_to: Path | None = None, packages: Path | No
         stderr=subprocess.DEVNULL,
     )
     try:
-        subprocess.run([sys.executable, "-c", UNTIL_TWO, address], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", WAIT_FOR_TWO_NODES, address], check=True, timeout=60)
         yield
     finally:
         node.terminate()
         node.wait(timeout=30)
 
 
-def test_all_nodes_see_a_shared_folder_and_a_blind_one_is_named(tmp_path: Path) -> None:
+def test_a_node_without_the_shared_folder_is_reported(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     runs.mkdir()
     (tmp_path / "s.toml").write_text(SPACE)
     if os.geteuid() or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
-        pytest.skip("a node cannot be given a file system of its own here")
+        pytest.skip("cannot hide a folder from a node on this machine")
     with cluster() as address:
         arguments = (tmp_path / "s.toml", "--storage", runs, "--address", address)
         with another_node(address):
-            seen = convene("sweep", *arguments, "--name", "seen", "--json")
-            assert seen.code == 0, seen.err
+            shared = convene("sweep", *arguments, "--name", "seen", "--json")
+            assert shared.code == 0, shared.err
         before = sorted(runs.iterdir())
-        with another_node(address, blind_to=runs):
-            for verb, code in (("sweep", 2), ("preflight", 1)):
-                refused = convene(verb, *arguments)
-                assert refused.code == code, refused.err
-                assert "1 of the cluster's 2 nodes do not see it" in refused.out + refused.err
+        with another_node(address, hidden=runs):
+            for command, code in (("sweep", 2), ("preflight", 1)):
+                failed = convene(command, *arguments)
+                assert failed.code == code, failed.err
+                assert "not visible on 1 of the cluster's 2 nodes" in failed.out + failed.err
         assert sorted(runs.iterdir()) == before
 
 
-def test_a_node_with_another_library_is_named(tmp_path: Path) -> None:
+def test_a_node_with_another_version_of_a_library_is_reported(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(SPACE)
     older = tmp_path / "packages/torch-2.1.0.dist-info"
     older.mkdir(parents=True)
     (older / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.1.0\n")
     with cluster() as address, another_node(address, packages=tmp_path / "packages"):
-        refused = convene("sweep", tmp_path / "s.toml", "--storage", tmp_path / "runs", "--address", address)
-    assert refused.code == 2, refused.err
-    assert "1 of the cluster's 2 nodes have other libraries" in refused.err
-    assert re.search(r"torch 2\.1\.0, here 2\.", refused.err)
+        failed = convene("sweep", tmp_path / "s.toml", "--storage", tmp_path / "runs", "--address", address)
+    assert failed.code == 2, failed.err
+    assert "1 of the cluster's 2 nodes have other versions" in failed.err
+    assert re.search(r"torch 2\.1\.0, here 2\.", failed.err)
     assert not (tmp_path / "runs/sweeps").exists()

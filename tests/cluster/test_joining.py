@@ -1,4 +1,4 @@
-"""Nodes with and without GPUs, and nodes that join late: on real Ray nodes whose GPUs are made up."""
+"""Nodes with and without GPUs, and nodes that join late. The Ray nodes are real, their GPUs are fake."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from tests.integration.test_faults import Sweep, finish, wait_for
 
 pytestmark = pytest.mark.cluster
 
-# Trials train on the CPU, and what a GPU holds is made up: two of the largest. Those of 16 filters run out of
+# Trials train on the CPU. The fake GPU holds two of the largest trial. Trials with 16 filters run out of
 # memory unless they have a whole GPU.
 PROGRAM = """
 import sys
@@ -31,15 +31,15 @@ PLACED = sys.argv[1] + "/placed"
 class Greedy(TrialWorker):
     def _epoch(self):
         context = ray.get_runtime_context()
-        share, where = context.get_assigned_resources().get("GPU", 0.0), context.get_node_id()
+        gpus, node = context.get_assigned_resources().get("GPU", 0.0), context.get_node_id()
         with open(PLACED, "a") as file:
-            print(self._number, share, where, file=file)
-        if self._configuration.network.width == 16 and share < 1 and self._epochs:
-            raise MemoryError("made up: out of memory")
+            print(self._number, gpus, node, file=file)
+        if self._configuration.network.width == 16 and gpus < 1 and self._epochs:
+            raise MemoryError("fake: out of memory")
         return super()._epoch()
 
 tuner._GPU_DEVICE, tuner.TrialWorker = "cpu", Greedy
-profiling.gpu_memory = lambda configuration, data, search, nodes: GpuMemory(10**9, 22 * 10**8)
+profiling.measure_gpu_memory = lambda configuration, data, search, nodes: GpuMemory(10**9, 22 * 10**8)
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
 with_gpu = nodes.add_node(num_cpus=3, num_gpus=1)
 nodes.wait_for_nodes()
@@ -57,7 +57,7 @@ finally:
 """
 
 
-def test_trials_share_a_gpu_as_its_memory_allows_and_have_it_alone_where_they_lack_memory(
+def test_trials_share_a_gpu_and_get_a_whole_one_after_running_out_of_memory(
     tmp_path: Path,
 ) -> None:
     sweep = Sweep(tmp_path)
@@ -72,7 +72,7 @@ def test_trials_share_a_gpu_as_its_memory_allows_and_have_it_alone_where_they_la
     assert done.returncode == 0, done.stderr
     sweep.check(trials=4)
     assert (
-        "gpus: 0.5 of one for each trial, 2 at a time: a GPU holds 2 of the largest, 1 GB of 2.2 GB"
+        "gpus: 0.5 per trial, 2 trials at a time; a GPU holds 2 of the largest trial, 1 GB of 2.2 GB each"
         in done.stdout
     )
     table = pd.read_parquet(sweep.root / "sweeps/s/trials.parquet")
@@ -80,20 +80,20 @@ def test_trials_share_a_gpu_as_its_memory_allows_and_have_it_alone_where_they_la
     greedy = set(table[table["network.width"] == 16].trial)
     assert 0 < len(greedy) < 4
     placed = [line.split() for line in (tmp_path / "placed").read_text().splitlines()]
-    assert {where for _, _, where in placed} == {done.stdout.split()[0]}  # the node with the GPU
-    shares = {int(number): [] for number, _, _ in placed}
-    for number, share, _ in placed:
-        shares[int(number)].append(float(share))
-    for number, seen in shares.items():
-        # The first epoch, an attempt at the second, and then alone from the second on.
-        assert seen == ([0.5, 0.5, 1.0, 1.0] if number in greedy else [0.5] * 3), number
-    # What is recorded is what was asked, so that a resume elsewhere finds its own; a trial has what it got.
+    assert {node for _, _, node in placed} == {done.stdout.split()[0]}  # the node with the GPU
+    gpus_by_epoch = {int(number): [] for number, _, _ in placed}
+    for number, gpus, _ in placed:
+        gpus_by_epoch[int(number)].append(float(gpus))
+    for number, gpus in gpus_by_epoch.items():
+        # The first epoch, an attempt at the second, then the second and third on a whole GPU.
+        assert gpus == ([0.5, 0.5, 1.0, 1.0] if number in greedy else [0.5] * 3), number
+    # The sweep records "auto", so that a resume elsewhere resolves it again. A trial records its own value.
     assert 'gpus_per_trial = "auto"' in (sweep.root / "sweeps/s/search_space.toml").read_text()
     trial = json.loads((sweep.root / "sweeps/s/trials/0000/trial.json").read_text())
     assert trial["configuration"]["search"]["gpus_per_trial"] == 0.5
 
 
-ONE_NODE_AND_ANOTHER = """
+ONE_NODE_AND_MORE = """
 from ray.cluster_utils import Cluster
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -106,8 +106,8 @@ cluster.shutdown()
 
 @contextmanager
 def one_node(**environment: str) -> Iterator[tuple[str, Callable[[int], None]]]:
-    """The address of a cluster with one processor, and what adds another node of so many."""
-    program = [sys.executable, "-c", ONE_NODE_AND_ANOTHER]
+    """Start a cluster with one CPU. Yield its address, and a function that adds a node with some CPUs."""
+    program = [sys.executable, "-c", ONE_NODE_AND_MORE]
     with subprocess.Popen(
         program,
         env={**CLEAN, **environment},
@@ -130,7 +130,7 @@ def one_node(**environment: str) -> Iterator[tuple[str, Callable[[int], None]]]:
 def test_a_node_that_joins_late_gets_trials(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, RAY_AUTH_MODE="disabled")
     with one_node(**sweep.environment) as (address, add_node):
-        # Long enough that some are left when the node is there, which takes it a while on a busy machine.
+        # Enough epochs that trials are left when the node joins, which takes a while on a busy machine.
         sets = ("--set", "search.scheduler=none", "--set", "training.epochs=150")
         process = sweep.start(*sets, "--trials", "4", "--address", address)
         wait_for(lambda: sweep.epochs() > 3)
@@ -142,20 +142,20 @@ def test_a_node_that_joins_late_gets_trials(tmp_path: Path) -> None:
 
 
 def running(sweep: Sweep) -> list[Path]:
-    """The trials that have a state to go on from, as a trial has between two epochs."""
+    """Return the states from which trials can be resumed. A trial has one between two epochs."""
     return list(sweep.root.glob("sweeps/s/trials/*/state.safetensors"))
 
 
-def test_a_cluster_that_has_no_room_yet_is_waited_for(tmp_path: Path) -> None:
+def test_a_sweep_waits_for_a_node_that_is_large_enough(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, RAY_AUTH_MODE="disabled")
     sets = ("--set", "search.cpus_per_trial=2", "--trials", "2", "--set", "training.epochs=2")
     with one_node(**sweep.environment) as (address, add_node):
         _, err = finish(sweep.start(*sets, "--address", address), code=2)
-        assert "a trial needs 2 CPUs and 0 GPUs, but there are 1 CPUs and 0 GPUs" in err
+        assert "a trial needs 2 CPUs and 0 GPUs, but the cluster has 1 CPUs and 0 GPUs" in err
         waits = ("--set", "search.wait_for_nodes=2m")
         process = sweep.start(*sets, *waits, "--address", address)
         assert process.stderr
-        assert "waits for a node, at most 120 s" in process.stderr.readline()
+        assert "waiting for a node, at most 120 s" in process.stderr.readline()
         add_node(2)
         finish(process)
     sweep.check(trials=2)

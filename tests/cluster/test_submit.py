@@ -1,4 +1,4 @@
-"""A sweep handed to a real cluster: it outlives its client, is stopped, goes on, and shows no credential."""
+"""A sweep on a real cluster: it outlives its client, is stopped and resumed, and shows no credential."""
 
 import json
 import signal
@@ -31,21 +31,21 @@ internal_kv._internal_kv_put(key, json.dumps(known), True, namespace=space)
 
 
 class Client:
-    """The command of someone who knows the cluster's token and other secrets."""
+    """A user of the command who has the cluster's token and other secrets."""
 
     def __init__(self, cluster: RayCluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
         self.environment = {**cluster.environment, **SECRETS}
-        self.said = ""
+        self.output = ""
 
-    def run(self, *words: str, **environment: str) -> Ended:
+    def run(self, *arguments: str, **environment: str) -> Ended:
         address = ("--address", self.cluster.dashboard)
-        ended = convene(*words, *address, folder=self.folder, **{**self.environment, **environment})
-        self.said += ended.out + ended.err
+        ended = convene(*arguments, *address, folder=self.folder, **{**self.environment, **environment})
+        self.output += ended.out + ended.err
         return ended
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "convene.cli", *words, "--address", self.cluster.dashboard]
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "convene.cli", *arguments, "--address", self.cluster.dashboard]
         environment = {**CLEAN, **self.environment}
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -53,25 +53,25 @@ class Client:
         )
 
 
-def test_a_sweep_outlives_its_client_and_goes_on_after_a_stop(
+def test_a_sweep_outlives_its_client_and_resumes_after_a_stop(
     ray_cluster: RayCluster, tmp_path: Path
 ) -> None:
     sweep, client = Sweep(tmp_path), Client(ray_cluster, tmp_path)
-    begun = client.start("submit", "s.toml", "--trials", "6", "--storage", "mlruns")
-    wait_for(lambda: sweep.epochs() > 2 or begun.poll() is not None, 180)
-    begun.send_signal(signal.SIGINT)
-    out, err = begun.communicate(timeout=30)
-    client.said += out + err
-    assert begun.returncode == 130, client.said
-    assert "disk: " in out  # what the sweep itself says
+    process = client.start("submit", "s.toml", "--trials", "6", "--storage", "mlruns")
+    wait_for(lambda: sweep.epochs() > 2 or process.poll() is not None, 180)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    client.output += out + err
+    assert process.returncode == 130, client.output
+    assert "disk: " in out  # the sweep's own output
     assert f"convene logs s --address {ray_cluster.dashboard}" in err
 
     status = client.run("status", "s", "--json").json
     assert (status["state"], status["storage"]) == ("RUNNING", str(sweep.root))
     again = client.run("submit", "s.toml", "--name", "s", "--storage", "mlruns")
-    assert (again.code, "has a job of that name" in again.err) == (2, True), again.err
+    assert (again.code, "already has a job with this name" in again.err) == (2, True), again.err
     again = client.run("submit", "s")
-    assert (again.code, "is at work on sweep s" in again.err) == (2, True), again.err
+    assert (again.code, "sweep s: job s has not ended" in again.err) == (2, True), again.err
 
     before = sweep.epochs()
     wait_for(lambda: sweep.epochs() > before)
@@ -83,7 +83,7 @@ def test_a_sweep_outlives_its_client_and_goes_on_after_a_stop(
         assert "RUNNING" not in {status for (status,) in connection.execute("select status from runs")}
     log = client.run("logs", "s", "--json").json["log"]
     assert "interrupted; go on with" in log
-    client.said += log
+    client.output += log
 
     ended = client.run("submit", "s", "--json")
     assert ended.code == 0, ended.err
@@ -95,11 +95,11 @@ def test_a_sweep_outlives_its_client_and_goes_on_after_a_stop(
     more = client.run("submit", "s.toml", "--storage", "mlruns", "--trials", "0")
     assert (more.code, "--trials 0" in more.err) == (2, True), more.err
     api = json.dumps([client.run("status", name, "--json").json for name in ("s", "s~2")])
-    assert_nothing_planted(client.said + api + job_infos(client), sweep.root)
+    assert_nothing_planted(client.output + api + job_infos(client), sweep.root)
 
 
 def job_infos(client: Client) -> str:
-    """All that the cluster tells of its jobs."""
+    """Return everything that the cluster shows of its jobs."""
     program = "from ray.job_submission import JobSubmissionClient as C; print(C(%r).list_jobs())"
     return subprocess.run(
         [sys.executable, "-c", program % client.cluster.dashboard],
@@ -111,7 +111,7 @@ def job_infos(client: Client) -> str:
     ).stdout
 
 
-def test_an_address_with_a_password_stays_and_must_be_known_there(
+def test_an_address_with_a_password_is_not_sent_and_must_be_set_on_the_cluster(
     ray_cluster: RayCluster, tmp_path: Path
 ) -> None:
     sweep, client = Sweep(tmp_path), Client(ray_cluster, tmp_path)
@@ -120,44 +120,44 @@ def test_an_address_with_a_password_stays_and_must_be_known_there(
         MLFLOW_TRACKING_URI="http://someone:planted-in-a-url@mlflow.invalid:5000",
     )
     assert ended.code == 2, ended.err
-    assert "MLFLOW_TRACKING_URI: http://mlflow.invalid:5000 where it was submitted, not set" in ended.out
+    assert "MLFLOW_TRACKING_URI: http://mlflow.invalid:5000 on the submitting machine, not set" in ended.out
     assert client.run("status", "refused", "--json").json["exit_code"] == 2
-    assert_nothing_planted(client.said + job_infos(client), tmp_path)
+    assert_nothing_planted(client.output + job_infos(client), tmp_path)
     assert not (sweep.root / "sweeps").exists()
 
 
 @pytest.mark.parametrize(
-    ("token", "says"),
-    [({}, "asks for a token"), ({"RAY_AUTH_TOKEN": "f" * 32}, "refuses this token")],
+    ("token", "message"),
+    [({}, "requires a token"), ({"RAY_AUTH_TOKEN": "f" * 32}, "rejects this token")],
 )
-def test_without_its_token_no_one_gets_in(
-    ray_cluster: RayCluster, tmp_path: Path, token: dict[str, str], says: str
+def test_a_missing_or_wrong_token_is_rejected(
+    ray_cluster: RayCluster, tmp_path: Path, token: dict[str, str], message: str
 ) -> None:
     sweep = Sweep(tmp_path)
-    for words in (
+    for arguments in (
         ("submit", "s.toml", "--storage", "mlruns", "--address", ray_cluster.dashboard),
         ("status", "s", "--address", ray_cluster.dashboard),
         ("sweep", "s.toml", "--address", ray_cluster.address),
     ):
-        ended = convene(*words, folder=tmp_path, **token)
+        ended = convene(*arguments, folder=tmp_path, **token)
         assert ended.code == 2, ended.err
-        assert says in ended.err
+        assert message in ended.err
         assert "RAY_AUTH_TOKEN" in ended.err
         assert "Traceback" not in ended.err
     assert not (sweep.root / "sweeps").exists()
 
 
-def test_a_cluster_of_another_version_is_named(tmp_path: Path) -> None:
-    """A real one; what it says of its versions is changed where Ray keeps it."""
+def test_a_cluster_with_other_versions_is_rejected(tmp_path: Path) -> None:
+    """A real cluster, with changed versions in Ray's own metadata."""
     (tmp_path / "nodes").mkdir()
     sweep = Sweep(tmp_path)
     with three_nodes(tmp_path / "nodes") as cluster:
         environment = {**CLEAN, **cluster.environment}
         program = [sys.executable, "-c", OTHER_VERSIONS, cluster.address]
         subprocess.run(program, env=environment, check=True, timeout=60)
-        words = ("sweep", "s.toml", "--address", cluster.address)
-        ended = convene(*words, folder=tmp_path, **cluster.environment)
+        arguments = ("sweep", "s.toml", "--address", cluster.address)
+        ended = convene(*arguments, folder=tmp_path, **cluster.environment)
     assert ended.code == 2, ended.err
-    assert "the cluster has Ray 2.59.1 and Python 3.12.4, here are Ray " in ended.err
+    assert "the cluster runs Ray 2.59.1 and Python 3.12.4, but this machine runs Ray " in ended.err
     assert "ray==2.59.1" in ended.err
     assert not (sweep.root / "sweeps").exists()

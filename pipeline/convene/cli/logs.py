@@ -50,7 +50,7 @@ def follow(server: "JobServer", job: "Job", *, as_json: bool = False) -> None:
         print_json(asdict(ended) | {"result": _result("".join(log))})
     else:
         click.echo(in_words(server, ended), err=True)
-    sys.exit(ended.outcome)
+    sys.exit(ended.final_exit_code)
 
 
 def _result(log: str) -> Any:

@@ -40,6 +40,6 @@ def in_words(server: "JobServer", job: "Job") -> str:
         lines.append(f"look at it: convene show {job.name} --storage {shlex.quote(job.storage)}")
     if not job.has_ended:
         lines += [f"follow it:  {server.command('logs', job)}", f"stop it:    {server.command('stop', job)}"]
-    elif job.state != "SUCCEEDED" and job.holds_name and job.storage:
+    elif job.state != "SUCCEEDED" and job.reserves_name and job.storage:
         lines.append(f"go on with: convene submit {job.name} --address {server.address}")
     return "\n".join(lines)

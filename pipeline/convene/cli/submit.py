@@ -43,7 +43,7 @@ def submit(
     from convene.config import search_space
 
     count = trial_count(trials)
-    root = job_package.place(storage) if storage else None
+    root = job_package.resolve_storage(storage) if storage else None
     as_told = ["--json"] if as_json else []
     more = trials is not None and trials.startswith("+")
     if (file.exists() and not file.is_dir()) or file.suffix == ".toml":

@@ -1,4 +1,4 @@
-"""How many trials the nodes of a cluster hold: node by node, as Ray places them."""
+"""How many trials fit on a cluster's nodes: node by node, as Ray places them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,121 +8,127 @@ from typing import Any
 from convene.config.schema import SearchConfig
 from convene.errors import InputError
 
-UNITS = 10_000
-"""Ray counts processors and GPUs in ten-thousandths."""
+UNITS_PER_RESOURCE = 10_000
+"""Ray counts CPUs and GPUs in ten-thousandths."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node of a cluster and what it has in all, whoever uses it."""
+    """A node of a cluster with its total resources, in use or not."""
 
     id: str
     name: str
     cpus: float
     gpus: float
     object_store: int = 0
-    """Bytes of its memory that Ray shares among its workers."""
-    gpu_kind: str = ""
-    """As Ray calls it, or nothing where Ray does not know."""
+    """Bytes of memory for objects that the node's workers share."""
+    gpu_type: str = ""
+    """Ray's accelerator type, empty if unknown."""
 
-    def holds(self, cpus: float, gpus: float) -> int:
-        """Trials of so many CPUs and GPUs that fit it at a time; what is less than a GPU is a part of one."""
-        held = _units(self.cpus) // _units(cpus)
-        if gpus:
-            held = min(held, int(self.gpus) * on_a_gpu(gpus) if gpus < 1 else int(self.gpus // gpus))
-        return held
+    def trial_capacity(self, cpus: float, gpus: float) -> int:
+        """Return how many trials fit at a time if each takes `cpus` and `gpus`.
+
+        A fraction of a GPU is always a fraction of a single one.
+        """
+        by_cpus = _units(self.cpus) // _units(cpus)
+        if not gpus:
+            return by_cpus
+        return min(by_cpus, int(self.gpus) * trials_per_gpu(gpus) if gpus < 1 else int(self.gpus // gpus))
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a cluster has for a sweep's trials."""
+    """A cluster's resources for the trials of a sweep."""
 
     nodes: tuple[Node, ...]
     gpus_per_trial: float
-    """What `search.gpus_per_trial` is here."""
+    """The value of `search.gpus_per_trial`, with "auto" resolved."""
     concurrency: int
-    """Trials at a time, on the nodes that there are."""
-    most: int
-    """Trials at a time that there may be when other nodes have joined."""
-    grows: bool = False
-    """Whether the cluster starts nodes when they are asked for, as `search.wait_for_nodes` says."""
+    """Trials at a time on the current nodes."""
+    max_concurrency: int
+    """Trials at a time after more nodes have joined."""
+    is_autoscaling: bool = False
+    """Whether the cluster starts nodes on demand, as `search.wait_for_nodes` implies."""
 
 
-def on_a_gpu(part: float) -> int:
-    """How many trials with such a part of a GPU Ray puts on one."""
-    return UNITS // _units(part)
+def trials_per_gpu(fraction: float) -> int:
+    """Return how many trials Ray places on one GPU if each takes this fraction of it."""
+    return UNITS_PER_RESOURCE // _units(fraction)
 
 
-def nodes() -> tuple[Node, ...]:
-    """The nodes that there are now, of the cluster that was joined."""
+def alive_nodes() -> tuple[Node, ...]:
+    """Return the current nodes of the connected cluster."""
     import ray
 
-    return tuple(_node(node) for node in ray.nodes() if node["Alive"])
+    return tuple(_from_ray(node) for node in ray.nodes() if node["Alive"])
 
 
-def _node(seen: Mapping[str, Any]) -> Node:
-    has, kind = seen["Resources"], "accelerator_type:"
+def _from_ray(node: Mapping[str, Any]) -> Node:
+    resources, prefix = node["Resources"], "accelerator_type:"
     return Node(
-        seen["NodeID"],
-        seen["NodeManagerHostname"],
-        has.get("CPU", 0.0),
-        has.get("GPU", 0.0),
-        int(has.get("object_store_memory", 0)),
-        next((name.removeprefix(kind) for name in has if name.startswith(kind)), ""),
+        node["NodeID"],
+        node["NodeManagerHostname"],
+        resources.get("CPU", 0.0),
+        resources.get("GPU", 0.0),
+        int(resources.get("object_store_memory", 0)),
+        next((name.removeprefix(prefix) for name in resources if name.startswith(prefix)), ""),
     )
 
 
-def held(search: SearchConfig, gpus: float, there: Sequence[Node]) -> int:
-    """The sum of what each node holds, which is less than what one with all of their parts would hold."""
-    return sum(node.holds(search.cpus_per_trial, gpus) for node in there)
+def trial_capacity(search: SearchConfig, gpus: float, nodes: Sequence[Node]) -> int:
+    """Return how many trials fit on the nodes at a time.
+
+    This is the sum over the nodes. One large node with all of their resources might hold more.
+    """
+    return sum(node.trial_capacity(search.cpus_per_trial, gpus) for node in nodes)
 
 
-def resources(search: SearchConfig, gpus: float, there: Sequence[Node], *, joined: bool = False) -> Resources:
-    """What the nodes have for trials of so many `gpus`.
+def resources(search: SearchConfig, gpus: float, nodes: Sequence[Node], *, joined: bool = False) -> Resources:
+    """Return the nodes' resources for trials that take `gpus` each.
 
     Args:
-        search: says what a trial takes beside GPUs, and how many there may be.
-        gpus: what `search.gpus_per_trial` is here.
-        there: the nodes.
-        joined: whether other nodes can join them; not where the cluster was started for this sweep.
+        search: the CPUs of a trial, and the requested concurrency.
+        gpus: `search.gpus_per_trial`, with "auto" resolved.
+        nodes: the current nodes.
+        joined: whether the cluster was already running, so that more nodes can join it.
 
     Raises:
-        InputError: where none is large enough for a trial, with what each has.
+        InputError: if no node is large enough for a trial, with the resources of each.
     """
-    if not held(search, gpus, there):
-        raise InputError(_too_small(search, gpus, there))
-    grows = joined and search.wait_for_nodes is not None
-    now = at_a_time(search, gpus, there, grows=grows)
-    most = max(now, search.concurrency or search.trials) if joined else now
-    return Resources(tuple(there), gpus, now, most, grows)
+    if not trial_capacity(search, gpus, nodes):
+        raise InputError(_insufficient_resources(search, gpus, nodes))
+    is_autoscaling = joined and search.wait_for_nodes is not None
+    now = concurrency(search, gpus, nodes, is_autoscaling=is_autoscaling)
+    later = max(now, search.concurrency or search.trials) if joined else now
+    return Resources(tuple(nodes), gpus, now, later, is_autoscaling)
 
 
-def at_a_time(search: SearchConfig, gpus: float, there: Sequence[Node], *, grows: bool) -> int:
-    """Trials to run or to wait for a node, where these nodes are there.
+def concurrency(search: SearchConfig, gpus: float, nodes: Sequence[Node], *, is_autoscaling: bool) -> int:
+    """Return how many trials to create at a time on these nodes.
 
-    One more than they hold would only wait, chosen without what the others show meanwhile.
-    But a cluster that starts nodes when they are asked for has to be asked: by trials that wait.
+    A trial beyond the nodes' capacity would only wait, and would be sampled without the results that arrive
+    meanwhile. But an autoscaling cluster starts a node only if a trial waits for it.
     """
-    room = held(search, gpus, there)
-    if grows:
-        return search.concurrency or room + 1
-    return max(1, min(search.concurrency or room, room))
+    capacity = trial_capacity(search, gpus, nodes)
+    if is_autoscaling:
+        return search.concurrency or capacity + 1
+    return max(1, min(search.concurrency or capacity, capacity))
 
 
-def _too_small(search: SearchConfig, gpus: float, there: Sequence[Node]) -> str:
-    cpus = search.cpus_per_trial
-    text = f"search: a trial needs {cpus:g} CPUs and {gpus:g} GPUs, but there are {_has(there)}"
-    if len(there) > 1:  # what they have together is of no use to a trial
-        alike = Counter((f"{node.name}: " + _has([node])) for node in there)
-        text += ", on no one node enough:" + "".join(
-            f"\n  {each}" + (f" ({count} such nodes)" if count > 1 else "") for each, count in alike.items()
+def _insufficient_resources(search: SearchConfig, gpus: float, nodes: Sequence[Node]) -> str:
+    cpus, total = search.cpus_per_trial, _describe_resources(nodes)
+    message = f"search: a trial needs {cpus:g} CPUs and {gpus:g} GPUs, but the cluster has {total}"
+    if len(nodes) > 1:  # a trial runs on one node, so the total is not enough to know
+        counts = Counter((f"{node.name}: " + _describe_resources([node])) for node in nodes)
+        message += ", and no single node has enough:" + "".join(
+            f"\n  {node}" + (f" ({count} nodes)" if count > 1 else "") for node, count in counts.items()
         )
-    return text
+    return message
 
 
-def _has(there: Sequence[Node]) -> str:
-    return f"{sum(node.cpus for node in there):g} CPUs and {sum(node.gpus for node in there):g} GPUs"
+def _describe_resources(nodes: Sequence[Node]) -> str:
+    return f"{sum(node.cpus for node in nodes):g} CPUs and {sum(node.gpus for node in nodes):g} GPUs"
 
 
 def _units(amount: float) -> int:
-    return max(1, round(amount * UNITS)) if amount else 0
+    return max(1, round(amount * UNITS_PER_RESOURCE)) if amount else 0

@@ -1,4 +1,4 @@
-"""The dashboard of a Ray cluster, which takes jobs: where it is, and whether it takes ours."""
+"""The dashboard of a Ray cluster, which accepts jobs: its address, checks and client."""
 
 import http.client
 import json
@@ -17,33 +17,31 @@ from convene.redaction import redact_url
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-_ANSWER_WITHIN = 5  # seconds
 
-
-def address(given: str | None) -> str:
-    """The dashboard's URL: `given`, or RAY_API_SERVER_ADDRESS, or RAY_ADDRESS; it was seen to answer.
+def resolve_address(address: str | None) -> str:
+    """Return the dashboard's URL: `address`, RAY_API_SERVER_ADDRESS or RAY_ADDRESS. Check that it answers.
 
     Raises:
-        InputError: if nothing answers there, or it is no Ray dashboard, one of another version, or one that
-            asks for another token.
+        InputError: if there is no address; if nothing answers there, or not a Ray dashboard; if its version
+            differs; or if it rejects our token.
     """
     variables = (os.environ.get(name) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"))
-    url = given or next(filter(None, variables), None)
+    url = address or next(filter(None, variables), None)
     if not url:
-        raise InputError("--address: which cluster? http://HEAD:8265, its dashboard")
-    _check_takes_us(url := url.rstrip("/"))
+        raise InputError("--address: missing; it is the URL of the cluster's dashboard, http://HEAD:8265")
+    _check_dashboard(url := url.rstrip("/"))
     return url
 
 
 def client(url: str) -> "JobSubmissionClient":
-    """Ray's client of the dashboard at an address.
+    """Return Ray's client of the dashboard at `url`.
 
     Raises:
-        InputError: if it takes no jobs.
+        InputError: if it does not accept jobs.
     """
     from ray.job_submission import JobSubmissionClient
 
-    # Ray takes these before what it is told.
+    # Ray prefers this variable to the argument.
     os.environ["RAY_API_SERVER_ADDRESS"] = url
     for chatty in (
         "dashboard.modules.dashboard_sdk",
@@ -52,9 +50,9 @@ def client(url: str) -> "JobSubmissionClient":
     ):
         logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)
     try:
-        return JobSubmissionClient(url, headers=auth.bearer())
+        return JobSubmissionClient(url, headers=auth.headers())
     except (OSError, RuntimeError) as error:
-        raise InputError(f"--address {url}: takes no jobs: {error}") from None
+        raise InputError(f"--address {url}: does not accept jobs: {error}") from None
 
 
 def _host(url: str) -> str | None:
@@ -64,30 +62,37 @@ def _host(url: str) -> str | None:
         return None
 
 
-def _check_takes_us(url: str) -> None:
-    """Ray's own client waits for ever for a server that takes a connection and says nothing."""
+def _check_dashboard(url: str) -> None:
+    """Raise InputError if `url` is not a Ray dashboard that we can use.
+
+    Ray's own client waits forever for a server that accepts a connection and does not answer.
+    """
     if not url.startswith(("http://", "https://")) or not _host(url):
-        raise InputError(f"--address {redact_url(url)}: jobs are taken at http://HEAD:8265, the dashboard")
+        raise InputError(
+            f"--address {redact_url(url)}: jobs are submitted to the cluster's dashboard, http://HEAD:8265"
+        )
     if redact_url(url) != url:
-        raise InputError(f"--address {redact_url(url)}: must hold no password; a token is in RAY_AUTH_TOKEN")
-    request = urllib.request.Request(f"{url}/api/version", headers=auth.bearer())
+        raise InputError(
+            f"--address {redact_url(url)}: must not contain a password; a token belongs in RAY_AUTH_TOKEN"
+        )
+    request = urllib.request.Request(f"{url}/api/version", headers=auth.headers())
     try:
-        with urllib.request.urlopen(request, timeout=_ANSWER_WITHIN) as answer:
+        with urllib.request.urlopen(request, timeout=environment.ANSWER_SECONDS) as answer:
             there = json.loads(answer.read())["ray_version"]
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in (401, 403):
-            raise InputError(auth.refusal(url)) from None
-        raise InputError(f"--address {url}: no Ray dashboard: answers {error.code}") from None
+            raise InputError(auth.token_error(url)) from None
+        raise InputError(f"--address {url}: not a Ray dashboard: answers with status {error.code}") from None
     except (KeyError, TypeError, ValueError, http.client.HTTPException):
-        raise InputError(f"--address {url}: what answers there is no Ray dashboard") from None
+        raise InputError(f"--address {url}: the server there is not a Ray dashboard") from None
     except OSError as error:
-        why = getattr(error, "reason", None) or error
-        why = getattr(why, "strerror", None) or why
-        raise InputError(f"--address {url}: no Ray dashboard answers: {why}") from None
+        reason = getattr(error, "reason", None) or error
+        reason = getattr(reason, "strerror", None) or reason
+        raise InputError(f"--address {url}: no Ray dashboard answers: {reason}") from None
     here = environment.comparable()["ray"]
     if there != here:
         raise InputError(
-            f"--address {url}: the cluster has Ray {there}, here is Ray {here}; both sides need the "
-            f"same: pip install ray=={there} here, or start the cluster from an environment like this one"
+            f"--address {url}: the cluster runs Ray {there}, but this machine runs Ray {here}; the versions "
+            f"must match: pip install ray=={there} here, or start the cluster from this environment"
         )

@@ -1,4 +1,4 @@
-"""What of a cluster each trial gets: its part of a GPU, by what the GPU's memory holds."""
+"""The share of a GPU that each trial gets, by measured GPU memory."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import ray
 
 from convene.cluster import capacity, connection, profiling
-from convene.cluster.capacity import UNITS, Node, Resources
+from convene.cluster.capacity import UNITS_PER_RESOURCE, Node, Resources
+from convene.cluster.connection import Cluster
 from convene.cluster.profiling import GpuMemory
 from convene.config.schema import SearchConfig
 from convene.config.search_space import SearchSpace
@@ -20,136 +21,162 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def join(
-    address: str | None, space: SearchSpace, dataset: Dataset, say: Callable[[str], None]
+def join_cluster(
+    address: str | None, space: SearchSpace, dataset: Dataset, report: Callable[[str], None]
 ) -> Iterator[Resources]:
-    """`cluster.connect`, and what the cluster has for the space's trials; `say` is told what was found.
+    """Connect to a cluster as `connection.connect` does, and yield its resources for the space's trials.
+
+    `report` is called with progress messages.
 
     Raises:
-        InputError: if no cluster answers there, it is too small for one trial, a GPU does not hold as many of
-            the largest trial as `search.gpus_per_trial` puts on it, or a node does not hold the data.
+        InputError: if no cluster answers there, it is too small for one trial, the trials that share a GPU do
+            not fit in its memory, or the images do not fit in a node's object store.
     """
-    with connection.connect(address):
-        joined = connection.chosen(address) != "local"
-        resources, memory = allot(space, dataset, joined=joined, say=say)
-        check(space.base.search, resources, memory)
-        for line in _lines(space.base.search, resources, memory):
-            say(line)
+    with connection.connect(address) as cluster:
+        resources, memory = allocate(cluster, space, dataset, report)
+        check_gpu_memory(space.base.search, resources, memory)
+        for message in _gpu_messages(resources, memory):
+            report(message)
         yield resources
 
 
-def allot(
-    space: SearchSpace, dataset: Dataset, *, joined: bool, say: Callable[[str], None] = lambda event: None
+def allocate(
+    cluster: Cluster,
+    space: SearchSpace,
+    dataset: Dataset,
+    report: Callable[[str], None] = lambda message: None,
 ) -> tuple[Resources, GpuMemory | str | None]:
-    """What the cluster that was joined has for trials; where they use GPUs, what one takes of a GPU's memory.
+    """Return the cluster's resources for trials, and the measured GPU memory.
 
-    Instead of that, why it could not be measured.
+    The second value is None if trials use no GPU, and the reason if the memory could not be measured.
 
     Raises:
-        InputError: if the cluster is too small for one trial, or a node does not hold the data.
+        InputError: if the cluster is too small for one trial, or the images do not fit in a node's object
+            store.
     """
     search = space.base.search
-    asked = 0.0 if search.gpus_per_trial == "auto" else search.gpus_per_trial
-    there = capacity.nodes()
-    if joined and search.wait_for_nodes is not None and not capacity.held(search, asked, there):
-        say(f"waits for a node, at most {search.wait_for_nodes:g} s")
-        there = _awaited(search, asked)
-    here = ray.get_runtime_context().get_node_id()
-    check_data(
-        dataset, [node for node in there if node.id == here or node.holds(search.cpus_per_trial, asked)]
+    requested = 0.0 if search.gpus_per_trial == "auto" else search.gpus_per_trial
+    nodes = capacity.alive_nodes()
+    waits = not cluster.is_local and search.wait_for_nodes is not None
+    if waits and not capacity.trial_capacity(search, requested, nodes):
+        report(f"waiting for a node, at most {search.wait_for_nodes:g} s")
+        nodes = _wait_for_node(search, requested)
+    driver = ray.get_runtime_context().get_node_id()
+    check_object_stores(
+        dataset,
+        [
+            node
+            for node in nodes
+            if node.id == driver or node.trial_capacity(search.cpus_per_trial, requested)
+        ],
     )
     memory = None
-    if search.gpus_per_trial and (able := [each for each in there if each.holds(search.cpus_per_trial, 1.0)]):
+    with_gpu = [node for node in nodes if node.trial_capacity(search.cpus_per_trial, 1.0)]
+    if search.gpus_per_trial and with_gpu:
         largest = size.largest(space, dataset.image_shape, len(dataset.classes))
-        say("tries the largest network on a whole GPU, and waits until one is free")
-        memory = profiling.gpu_memory(largest, dataset.for_training, search, able)
-    gpus = share(search, there, memory) if search.gpus_per_trial == "auto" else search.gpus_per_trial
-    return capacity.resources(search, gpus, there, joined=joined), memory
+        report("measuring the largest network on a whole GPU, as soon as one is free")
+        memory = profiling.measure_gpu_memory(largest, dataset.for_training, search, with_gpu)
+    if search.gpus_per_trial == "auto":
+        gpus = auto_gpus_per_trial(search, nodes, memory)
+    else:
+        gpus = search.gpus_per_trial
+    return capacity.resources(search, gpus, nodes, joined=not cluster.is_local), memory
 
 
-def share(search: SearchConfig, there: Sequence[Node], memory: GpuMemory | str | None) -> float:
-    """What `gpus_per_trial = "auto"` is: 0 without GPUs, a whole one where its memory could not be measured.
+def auto_gpus_per_trial(search: SearchConfig, nodes: Sequence[Node], memory: GpuMemory | str | None) -> float:
+    """Return the value of `gpus_per_trial = "auto"`.
 
-    Else the largest part of a GPU with which as many trials run at a time as with any that its memory allows.
-    The largest, because Ray fills one GPU before it begins the next: smaller parts than the processors have
-    a use for would crowd the first GPUs and leave the last ones idle.
+    It is 0 without GPUs, and 1 if GPU memory could not be measured. Otherwise, among the fractions of a GPU
+    that fit in its memory, it is the largest one that reaches the highest concurrency. Ray fills one GPU
+    before it uses the next, so a smaller fraction would crowd the first GPUs and leave the last ones idle.
     """
-    if not any(node.gpus for node in there):
+    if not any(node.gpus for node in nodes):
         return 0.0
     if not isinstance(memory, GpuMemory):
         return 1.0
-    # Rounded down: six of Ray's 0.1667 are more than one GPU.
-    parts = [UNITS // count / UNITS for count in range(1, min(memory.trials, UNITS) + 1)]
-    return max(parts, key=lambda part: (min(_wanted(search), capacity.held(search, part, there)), part))
+    # Rounded down: six times Ray's 0.1667 is more than one GPU.
+    counts = range(1, min(memory.max_trials, UNITS_PER_RESOURCE) + 1)
+    fractions = [UNITS_PER_RESOURCE // count / UNITS_PER_RESOURCE for count in counts]
+
+    def concurrency(fraction: float) -> int:
+        return min(_requested_concurrency(search), capacity.trial_capacity(search, fraction, nodes))
+
+    return max(fractions, key=lambda fraction: (concurrency(fraction), fraction))
 
 
-def check(search: SearchConfig, resources: Resources, memory: GpuMemory | str | None) -> None:
-    """Whether a GPU's memory holds the trials that are put on it.
+def check_gpu_memory(search: SearchConfig, resources: Resources, memory: GpuMemory | str | None) -> None:
+    """Check that the trials that share a GPU fit in its memory.
+
+    Log a warning if the memory could not be measured.
 
     Raises:
-        InputError: with what it holds. Where that could not be measured, there is a warning instead.
+        InputError: if they do not fit, with the number that does.
     """
     gpus = resources.gpus_per_trial
     if isinstance(memory, str):
-        logger.warning("search.gpus_per_trial = %s: the largest trial was tried on a GPU: %s", gpus, memory)
-    elif memory and 0 < gpus < 1 and memory.trials < (together := _together(search, resources)):
+        logger.warning(
+            "search.gpus_per_trial = %s: cannot measure the largest trial on a GPU: %s", gpus, memory
+        )
+    elif memory and 0 < gpus < 1 and memory.max_trials < (trials := _trials_on_one_gpu(search, resources)):
         raise InputError(
-            f"search.gpus_per_trial = {gpus:g}: puts {together} trials on a GPU, whose memory of "
-            f"{byte_size(memory.total)} holds {memory.trials} of the largest, "
-            f'{byte_size(memory.trial)}; "auto" finds the number'
+            f"search.gpus_per_trial = {gpus:g}: puts {trials} trials on a GPU, but its memory of "
+            f"{byte_size(memory.total_bytes)} holds {memory.max_trials} of the largest trial, "
+            f'{byte_size(memory.trial_bytes)} each; "auto" finds a value that fits'
         )
 
 
-def _together(search: SearchConfig, resources: Resources) -> int:
-    """The most trials that come to be on one GPU: Ray fills it as far as the node's processors go."""
+def _trials_on_one_gpu(search: SearchConfig, resources: Resources) -> int:
+    """Return the highest number of trials on one GPU. Ray fills it as far as the node's CPUs allow."""
     gpus = resources.gpus_per_trial
-    held = max(node.holds(search.cpus_per_trial, gpus) for node in resources.nodes)
-    return min(_wanted(search), held, capacity.on_a_gpu(gpus))
+    on_one_node = max(node.trial_capacity(search.cpus_per_trial, gpus) for node in resources.nodes)
+    return min(_requested_concurrency(search), on_one_node, capacity.trials_per_gpu(gpus))
 
 
-def _wanted(search: SearchConfig) -> int:
+def _requested_concurrency(search: SearchConfig) -> int:
     return min(search.trials, search.concurrency or search.trials)
 
 
-def check_data(dataset: Dataset, nodes: Sequence[Node]) -> None:
-    """Whether each node's object store holds the images, which all its workers share and none copies.
+def check_object_stores(dataset: Dataset, nodes: Sequence[Node]) -> None:
+    """Check that the images fit in each node's object store, where all of its workers share one copy.
 
     Raises:
-        InputError: naming the first node whose store is too small.
+        InputError: if they do not fit, with the first such node.
     """
     size = dataset.for_training.nbytes
     for node in nodes:
         if size > node.object_store:
             raise InputError(
-                f"data.source = {dataset.name}: {byte_size(size)} of images to train with, but the "
-                f"object store of node {node.name} ({node.id[:8]}) has {byte_size(node.object_store)}: "
-                "a smaller data.image_size or data.train_limit, or ray start --object-store-memory"
+                f"data.source = {dataset.name}: {byte_size(size)} of training images do not fit in the "
+                f"object store of node {node.name} ({node.id[:8]}), which has "
+                f"{byte_size(node.object_store)}: reduce data.image_size or data.train_limit, or raise "
+                "ray start --object-store-memory"
             )
 
 
-def _awaited(search: SearchConfig, gpus: float) -> tuple[Node, ...]:
-    """The nodes that there are once there is one that holds a trial, or the time for that is over.
+def _wait_for_node(search: SearchConfig, gpus: float) -> tuple[Node, ...]:
+    """Wait until a node can run a trial, or `search.wait_for_nodes` is over; return the nodes.
 
-    A task that only waits is what tells the cluster which node is wanted; it ends with the driver.
+    A pending task makes the cluster start a fitting node. The task ends with the driver.
     """
-    scout = ray.remote(_nothing).options(num_cpus=search.cpus_per_trial, num_gpus=gpus).remote()
-    ready, _ = ray.wait([scout], timeout=search.wait_for_nodes)
+    task = ray.remote(_no_op).options(num_cpus=search.cpus_per_trial, num_gpus=gpus).remote()
+    ready, _ = ray.wait([task], timeout=search.wait_for_nodes)
     if not ready:
-        ray.cancel(scout)
-    return capacity.nodes()
+        ray.cancel(task)
+    return capacity.alive_nodes()
 
 
-def _nothing() -> None:
-    """What a node does to show that it is there."""
+def _no_op() -> None:
+    """Do nothing; run to show that a node is ready."""
 
 
-def _lines(search: SearchConfig, resources: Resources, memory: GpuMemory | str | None) -> Iterator[str]:
+def _gpu_messages(resources: Resources, memory: GpuMemory | str | None) -> Iterator[str]:
     gpus = resources.gpus_per_trial
     if isinstance(memory, GpuMemory):
         yield (
-            f"gpus: {gpus:g} of one for each trial, {resources.concurrency} at a time: a GPU holds "
-            f"{memory.trials} of the largest, {byte_size(memory.trial)} of {byte_size(memory.total)}"
+            f"gpus: {gpus:g} per trial, {resources.concurrency} trials at a time; a GPU holds "
+            f"{memory.max_trials} of the largest trial, {byte_size(memory.trial_bytes)} of "
+            f"{byte_size(memory.total_bytes)} each"
         )
-    there = sum(node.gpus for node in resources.nodes)
-    if there and not gpus:
-        yield f'gpus: {there:g} there, which no trial uses: search.gpus_per_trial = "auto" does'
+    available = sum(node.gpus for node in resources.nodes)
+    if available and not gpus:
+        yield f'gpus: {available:g} available, none used; search.gpus_per_trial = "auto" uses them'

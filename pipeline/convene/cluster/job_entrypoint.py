@@ -1,6 +1,6 @@
-"""What a submitted job does first on the cluster: is this the environment that it was submitted from?
+"""The entry point of a submitted job: it checks the cluster's environment, then runs `convene`.
 
-Nothing is loaded before that is known, since the very library that differs may be missing here.
+Until then it imports no third-party library: one that differs may be missing here.
 """
 
 import json
@@ -12,47 +12,51 @@ from collections.abc import Iterator, Mapping
 from convene import environment
 from convene.redaction import redact_url
 
-SUBMITTED = "CONVENE_SUBMITTED"
-"""The variable that says where a job comes from: `versions`, and `addresses` that did not travel."""
+SUBMISSION_VARIABLE = "CONVENE_SUBMITTED"
+"""Environment variable with the submitting machine's `versions`, and the `addresses` that it did not send."""
 
 
 def main() -> None:
-    """`convene`, where this is the environment that was submitted from; else exit code 2."""
-    submitted = os.environ.get(SUBMITTED)
-    if submitted and (wrong := misfit(json.loads(submitted), environment.comparable(), os.environ)):
-        sys.stderr.write(f"convene: {wrong}\n")
-        sys.exit(2)
+    """Run `convene`, or exit with code 2 if the environment differs from the submitting machine's."""
+    submitted = os.environ.get(SUBMISSION_VARIABLE)
+    if submitted:
+        error = environment_error(json.loads(submitted), environment.comparable(), os.environ)
+        if error:
+            sys.stderr.write(f"convene: {error}\n")
+            sys.exit(2)
     runpy.run_module("convene.cli", run_name="__main__", alter_sys=True)
 
 
-def misfit(
+def environment_error(
     submitted: Mapping[str, Mapping[str, str]], here: Mapping[str, str], variables: Mapping[str, str]
 ) -> str | None:
-    """What is wrong with this machine for a submission, and what to do; None where nothing is."""
-    wanted = submitted["versions"]
-    if differing := environment.differences(wanted, here):
+    """Return how this environment differs from the submitting machine's and what to do, or None."""
+    required = submitted["versions"]
+    if differences := environment.differences(required, here):
         lines = "".join(
-            f"\n  {package}: {was} where it was submitted, {now} on the cluster"
-            for package, (was, now) in differing.items()
+            f"\n  {package}: {expected} on the submitting machine, {found} on the cluster"
+            for package, (expected, found) in differences.items()
         )
         return (
-            f"the cluster has another environment than the one that this was submitted from:{lines}\n"
-            f"give every node Python {wanted['python']} and: pip install {environment.requirements(wanted)}\n"
+            f"the cluster's environment differs from the one that this job was submitted from:{lines}\n"
+            f"install on every node: Python {required['python']}, and pip install "
+            f"{environment.requirements(required)}\n"
             "or submit from an environment with the cluster's versions"
         )
-    if unlike := "".join(_unlike(submitted["addresses"], variables)):
+    if lines := "".join(_differing_addresses(submitted["addresses"], variables)):
         return (
-            f"an address with a password in it does not travel, and the cluster has another one:{unlike}\n"
-            "set it in the environment that the cluster's head is started in, or unset it where you submit"
+            "an address that contains a password is not sent with a job, and the cluster has another one:"
+            f"{lines}\nset it in the environment that the cluster's head is started in, or unset it on the "
+            "submitting machine"
         )
     return None
 
 
-def _unlike(addresses: Mapping[str, str], variables: Mapping[str, str]) -> Iterator[str]:
+def _differing_addresses(addresses: Mapping[str, str], variables: Mapping[str, str]) -> Iterator[str]:
     for name, there in addresses.items():
         here = redact_url(variables.get(name, ""))
         if here != there:
-            yield f"\n  {name}: {there} where it was submitted, {here or 'not set'} on the cluster"
+            yield f"\n  {name}: {there} on the submitting machine, {here or 'not set'} on the cluster"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What travels to a cluster with a sweep: the package and the search space; never data, results, secrets."""
+"""The files and variables that a job takes to a cluster: no data, no results, no secrets."""
 
 import json
 import shlex
@@ -7,68 +7,83 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from convene import environment
-from convene.cluster.job_entrypoint import SUBMITTED
+from convene.cluster.job_entrypoint import SUBMISSION_VARIABLE
 from convene.config import search_space
 from convene.config.search_space import SearchSpace
 from convene.errors import InputError
 from convene.redaction import ADDRESSES, redact_url
 from convene.storage import normalize_root
 
-SPACE = "search_space.toml"
-"""The search space's name among what travels."""
+SEARCH_SPACE_FILE = "search_space.toml"
+"""The search space's file name in the job's working directory."""
 
-STOP_WITHIN = 30
-"""Seconds that a job has to end in good order before Ray kills it."""
+STOP_SECONDS = 30
+"""Seconds that Ray gives a stopped job to end by itself before it kills it."""
 
-# Where a store is, never how to get in.
-_PLACES = (*ADDRESSES, "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+# Where services are, never how to log in to them.
+_ADDRESS_VARIABLES = (
+    *ADDRESSES,
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+)
 
 
-def pack(space: SearchSpace | None, folder: Path) -> None:
-    """Lays out what travels: the package, from wherever it is installed, and the search space as resolved."""
-    leave = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
-    shutil.copytree(Path(__file__).parents[1], folder / "convene", ignore=leave)
+def build_working_dir(space: SearchSpace | None, folder: Path) -> None:
+    """Write the job's working directory: the installed package, and the search space as resolved."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+    shutil.copytree(Path(__file__).parents[1], folder / "convene", ignore=ignore)
     if space:
-        (folder / SPACE).write_text(space.to_toml(), encoding="utf-8")
+        (folder / SEARCH_SPACE_FILE).write_text(space.to_toml(), encoding="utf-8")
 
 
-def at_home(space: SearchSpace) -> SearchSpace:
-    """The space with a path to data on this machine made whole: the job runs in another folder."""
+def resolve_data_path(space: SearchSpace) -> SearchSpace:
+    """Return the space with an absolute path to its data if the data are on this machine.
+
+    The job runs in another folder.
+    """
     from convene.datasets.download import ARCHIVES
 
     source = Path(space.base.data.source)
-    known = str(source) == "digits" or str(source) in ARCHIVES
-    if known or source.is_absolute() or not source.exists():
+    is_name = str(source) == "digits" or str(source) in ARCHIVES
+    if is_name or source.is_absolute() or not source.exists():
         return space
     return search_space.override(space, {"data.source": str(source.absolute())})
 
 
-def environment_variables(here: Mapping[str, str]) -> dict[str, str]:
-    """The job's variables: what it was submitted from, and the places that hold no secret."""
-    places = {name: here[name] for name in _PLACES if here.get(name)}
-    travel = {name: value for name, value in places.items() if redact_url(value) == value}
-    stay = {name: redact_url(value) for name, value in places.items() if name not in travel}
-    submitted = {"versions": environment.comparable(), "addresses": stay}
+def environment_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the job's environment variables: addresses without secrets, and what its entry point checks."""
+    addresses = {name: variables[name] for name in _ADDRESS_VARIABLES if variables.get(name)}
+    sent = {name: value for name, value in addresses.items() if redact_url(value) == value}
+    not_sent = {name: redact_url(value) for name, value in addresses.items() if name not in sent}
+    submitted = {"versions": environment.comparable(), "addresses": not_sent}
     return {
-        **travel,
-        SUBMITTED: json.dumps(submitted),
-        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN),  # 3 by default: too few to close the runs in MLflow
+        **sent,
+        SUBMISSION_VARIABLE: json.dumps(submitted),
+        "RAY_JOB_STOP_WAIT_TIME_S": str(
+            STOP_SECONDS
+        ),  # Ray's default of 3 is too short to end the MLflow runs
     }
 
 
-def command(words: Sequence[str]) -> str:
-    """What the head runs. `exec`, so that a signal reaches the sweep and not its shell alone."""
-    return shlex.join(["exec", "python", "-m", "convene.cluster.job_entrypoint", *words])
+def entrypoint(arguments: Sequence[str]) -> str:
+    """Return the shell command that the head runs.
+
+    With `exec`, so that signals reach the sweep and not only its shell.
+    """
+    return shlex.join(["exec", "python", "-m", "convene.cluster.job_entrypoint", *arguments])
 
 
-def place(storage: str) -> str:
-    """A storage root as the cluster is to see it: an address, or a whole path.
+def resolve_storage(storage: str) -> str:
+    """Return a storage root as the cluster needs it: an address or an absolute path.
 
     Raises:
-        InputError: if there is a credential in it, which the cluster would show, or it is neither.
+        InputError: if it contains a credential, which the cluster would show, or is neither.
     """
     if "://" in storage and redact_url(storage) != storage:
         raise InputError(
-            f"--storage {redact_url(storage)}: holds a credential; leave that to the cluster's environment"
+            f"--storage {redact_url(storage)}: contains a credential; set it in the cluster's environment "
+            "instead"
         )
     return normalize_root(storage)

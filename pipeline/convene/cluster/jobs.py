@@ -1,4 +1,4 @@
-"""Sweeps as jobs of a Ray cluster: handed over, told of, followed, stopped."""
+"""Sweeps as jobs on a Ray cluster: submit, list, follow, stop."""
 
 import asyncio
 import itertools
@@ -22,48 +22,50 @@ from convene.storage import Storage
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
-_AWAY_FOR = 60  # seconds that the connection may be away while a log is followed
-_AGAIN = "~"  # between a sweep's name and the number of a later job for it; in no sweep's name
-_NO_AGENT = (
-    "\nits head's agent takes jobs on port 52365, which something else has there, perhaps a sweep of that "
-    "machine's own; `ray start --dashboard-agent-listen-port` gives it another"
+# Seconds for the cluster to be reachable again while a log is followed.
+_RECONNECT_SECONDS = 60
+# Between a sweep's name and the number of a later job for it. Not allowed in the name of a sweep.
+_NUMBER_SEPARATOR = "~"
+_NO_AGENT_HINT = (
+    "\nthe agent of its head accepts jobs on port 52365, which another process uses, perhaps a sweep on that "
+    "machine; choose another port with `ray start --dashboard-agent-listen-port`"
 )
-_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+_FINAL_STATES = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A sweep that was handed to a cluster, as far as the cluster knows."""
+    """A sweep that was submitted to a cluster, as the cluster reports it."""
 
     name: str
-    """Of the sweep."""
+    """The sweep's name."""
     id: str
-    """Of the job: the sweep's name, and a number where it went on in another job."""
+    """The job's id: the sweep's name, with a number if an earlier job had it."""
     state: str
     """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
     exit_code: int | None
-    """Of the command, once it has ended by itself."""
+    """The command's exit code, if it has ended by itself."""
     started: str | None
     """UTC, ISO 8601."""
     ended: str | None
     storage: str | None
     """The storage root."""
     message: str | None
-    """Why the job failed, where it is not the command that says so in the log."""
+    """Why the job failed, unless the command itself wrote that to the log."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more comes of it."""
-        return self.state in _ENDED
+        """Whether the job's state is final."""
+        return self.state in _FINAL_STATES
 
     @property
-    def holds_name(self) -> bool:
-        """Whether there may be a sweep of it: what was refused with exit code 2 has left nothing."""
+    def reserves_name(self) -> bool:
+        """Whether a sweep may exist under the job's name. After exit code 2 there is none."""
         return not (self.state == "FAILED" and self.exit_code == 2)
 
     @property
-    def outcome(self) -> int:
-        """The exit code to end with: the command's own, 130 for a stopped one."""
+    def final_exit_code(self) -> int:
+        """The exit code for a client of the job: the command's own, or 130 if it was stopped."""
         if self.exit_code is not None and self.exit_code >= 0:
             return self.exit_code
         return {"SUCCEEDED": 0, "STOPPED": 130}.get(self.state, 1)
@@ -71,123 +73,129 @@ class Job:
 
 @final
 class JobServer:
-    """The part of a cluster that takes jobs, at the address of its dashboard.
+    """The job server of a cluster, at the address of its dashboard.
 
     Raises:
-        InputError: if nothing answers at `address` (or RAY_API_SERVER_ADDRESS, or RAY_ADDRESS), or it is no
-            Ray cluster, one of another version, or one that asks for another token.
+        InputError: if nothing answers at `address` (or RAY_API_SERVER_ADDRESS, or RAY_ADDRESS), or not a Ray
+            cluster; if its version differs; or if it rejects our token.
     """
 
     def __init__(self, address: str | None = None) -> None:
-        self.address = dashboard.address(address)
+        self.address = dashboard.resolve_address(address)
         self._client = dashboard.client(self.address)
 
-    def command(self, verb: str, job: Job) -> str:
-        """What to type for a verb on a job."""
-        return f"convene {verb} {job.id} --address {self.address}"
+    def command(self, name: str, job: Job) -> str:
+        """Return the shell command that runs `convene NAME` on a job."""
+        return f"convene {name} {job.id} --address {self.address}"
 
     def jobs(self) -> list[Job]:
-        """All that the cluster knows of, oldest first, but for what was not submitted."""
-        listed = [job for job in self._ask(self._client.list_jobs) if job.submission_id]
-        return [_job(details) for details in sorted(listed, key=lambda job: job.start_time or 0)]
+        """Return all submitted jobs that the cluster knows, oldest first."""
+        details = [job for job in self._request(self._client.list_jobs) if job.submission_id]
+        return [_from_details(job) for job in sorted(details, key=lambda job: job.start_time or 0)]
 
     def find(self, name: str) -> Job:
-        """The last job of a sweep, or the job of an id. Raises InputError where there is none."""
+        """Return the latest job of a sweep, or the job with an id. Raise InputError if it is not found."""
         jobs = self.jobs()
         if found := [job for job in jobs if name in (job.name, job.id)]:
             return found[-1]
-        near = nearest(name, sorted({job.name for job in jobs}))
-        raise InputError(f"job {name!r}: the cluster at {self.address} has none of that name{near}")
+        hint = nearest(name, sorted({job.name for job in jobs}))
+        raise InputError(f"job {name!r}: not found on the cluster at {self.address}{hint}")
 
     def submit(
         self, space: SearchSpace, name: str | None, stem: str, storage: str, options: Sequence[str] = ()
     ) -> Job:
-        """Hands over a new sweep; its job has its name, by default `stem`, numbered where that is taken.
+        """Submit a new sweep as a job. Both are called `name`, by default `stem`, numbered if it is taken.
 
-        Taken is what the cluster has a job of, and what is in the storage, where this machine sees that.
-        `options` are those of `convene sweep` that the space does not hold.
+        A name is taken if the cluster has a job for it, or if the storage has such a sweep and is visible on
+        this machine. `options` are options of `convene sweep` that the space does not contain.
 
         Raises:
-            InputError: if the name is taken by another job, or cannot be a sweep's.
+            InputError: if the name is taken by another job, or not allowed for a sweep.
         """
-        taken = {job.name for job in self.jobs() if job.holds_name}
+        taken = {job.name for job in self.jobs() if job.reserves_name}
         name = name or numbered(as_name(stem), lambda name: name in taken or _is_recorded(storage, name))
         check_name(name)
         if name in taken:
             raise InputError(
-                f"--name {name}: the cluster has a job of that name ({self.find(name).state}); choose "
-                f"another --name, or go on with its sweep: convene submit {name} --address {self.address}"
+                f"--name {name}: the cluster already has a job with this name ({self.find(name).state}); "
+                f"choose another --name, or continue its sweep: "
+                f"convene submit {name} --address {self.address}"
             )
-        words = ["sweep", job_package.SPACE, "--name", name, *options]
-        return self._submit(name, words, storage, job_package.at_home(space))
+        arguments = ["sweep", job_package.SEARCH_SPACE_FILE, "--name", name, *options]
+        return self._submit(name, arguments, storage, job_package.resolve_data_path(space))
 
-    def resume(self, name: str, verb: str, options: Sequence[str], storage: str | None) -> Job:
-        """Hands over the rest of a recorded sweep: `verb` of it, by default where its last job stored.
+    def resume(self, name: str, command: str, options: Sequence[str], storage: str | None) -> Job:
+        """Submit the rest of a recorded sweep as a job.
 
-        `name` is the sweep's, or the id of one of its jobs.
+        Args:
+            name: the sweep, or the id of one of its jobs.
+            command: the command of `convene` that continues it.
+            options: options of the command.
+            storage: the storage root, by default that of the sweep's last job.
 
         Raises:
-            InputError: if a job is at work on it, or no one says where it is stored.
+            InputError: if a job of this sweep has not ended, or the storage root is unknown.
         """
-        every = self.jobs()
-        sweep = next((job.name for job in every if name in (job.name, job.id)), name)
-        jobs = [job for job in every if job.name == sweep]
+        all_jobs = self.jobs()
+        sweep = next((job.name for job in all_jobs if name in (job.name, job.id)), name)
+        jobs = [job for job in all_jobs if job.name == sweep]
         if jobs and not jobs[-1].has_ended:
             raise InputError(
-                f"job {jobs[-1].id} is at work on sweep {sweep}; follow it: {self.command('logs', jobs[-1])}"
+                f"sweep {sweep}: job {jobs[-1].id} has not ended; follow it: {self.command('logs', jobs[-1])}"
             )
         storage = storage or next((job.storage for job in reversed(jobs) if job.storage), None)
         if not storage:
-            raise InputError(f"sweep {sweep}: the cluster has had no job of that name; say where: --storage")
-        return self._submit(sweep, [verb, sweep, *options], storage, None)
+            raise InputError(
+                f"sweep {sweep}: the cluster has no job with this name; give its storage root: --storage"
+            )
+        return self._submit(sweep, [command, sweep, *options], storage, None)
 
     def follow(self, job: Job, write: Callable[[str], None]) -> Job:
-        """Writes the job's log from its beginning, as it comes, until the job ends; gives it as it ended.
+        """Write the job's log from the beginning until the job ends, and return the ended job.
 
         Raises:
-            WorkError: if the cluster is away for a minute; the job may go on.
+            WorkError: if the cluster is not reachable for a minute; the job may still be running.
         """
         asyncio.run(self._follow(job, write))
-        return self._now(job.id)
+        return self._refreshed(job.id)
 
     def log(self, job: Job) -> str:
-        """The log so far."""
-        return str(self._ask(lambda: self._client.get_job_logs(job.id)))
+        """Return the log so far."""
+        return str(self._request(lambda: self._client.get_job_logs(job.id)))
 
     def stop(self, job: Job) -> Job:
-        """Ends a job in good order and waits until it has ended; one that has ended is left alone.
+        """Stop a job gracefully and wait until it has ended. Leave an ended job alone.
 
         Raises:
-            WorkError: if it goes on all the same.
+            WorkError: if it does not end.
         """
         if not job.has_ended:
-            self._ask(lambda: self._client.stop_job(job.id))
-        end = time.monotonic() + 2 * job_package.STOP_WITHIN
-        while not (now := self._now(job.id)).has_ended:
-            if time.monotonic() > end:
-                raise WorkError(
-                    f"job {job.id}: is still {now.state} {2 * job_package.STOP_WITHIN} s after it was asked"
-                )
+            self._request(lambda: self._client.stop_job(job.id))
+        timeout = 2 * job_package.STOP_SECONDS
+        deadline = time.monotonic() + timeout
+        while not (now := self._refreshed(job.id)).has_ended:
+            if time.monotonic() > deadline:
+                raise WorkError(f"job {job.id}: still {now.state} {timeout} s after the request to stop")
             time.sleep(0.5)
         return now
 
-    def _now(self, identity: str) -> Job:
-        """The job of an id as it is now. Raises InputError where the cluster does not know it any more."""
-        found = next((job for job in self.jobs() if job.id == identity), None)
-        if found is None:
-            raise InputError(f"job {identity}: the cluster at {self.address} does not know it any more")
-        return found
+    def _refreshed(self, job_id: str) -> Job:
+        """Return the job as it is now. Raise InputError if the cluster has forgotten it."""
+        job = next((job for job in self.jobs() if job.id == job_id), None)
+        if job is None:
+            raise InputError(f"job {job_id}: no longer known to the cluster at {self.address}")
+        return job
 
-    def _submit(self, name: str, words: Sequence[str], storage: str, space: SearchSpace | None) -> Job:
-        earlier = {job.id for job in self.jobs()}
-        again = (f"{name}{_AGAIN}{number}" for number in itertools.count(2))
-        job = next(each for each in itertools.chain([name], again) if each not in earlier)
+    def _submit(self, name: str, arguments: Sequence[str], storage: str, space: SearchSpace | None) -> Job:
+        used = {job.id for job in self.jobs()}
+        numbered_ids = (f"{name}{_NUMBER_SEPARATOR}{number}" for number in itertools.count(2))
+        job_id = next(job_id for job_id in itertools.chain([name], numbered_ids) if job_id not in used)
         with tempfile.TemporaryDirectory(prefix="convene-submit-") as folder:
-            job_package.pack(space, Path(folder))
-            self._ask(
+            job_package.build_working_dir(space, Path(folder))
+            self._request(
                 lambda: self._client.submit_job(
-                    entrypoint=job_package.command([*words, "--storage", storage]),
-                    submission_id=job,
+                    entrypoint=job_package.entrypoint([*arguments, "--storage", storage]),
+                    submission_id=job_id,
                     runtime_env={
                         "working_dir": folder,
                         "env_vars": job_package.environment_variables(os.environ),
@@ -195,47 +203,48 @@ class JobServer:
                     metadata={"sweep": name, "storage": storage},
                 )
             )
-        return self._now(job)
+        return self._refreshed(job_id)
 
     async def _follow(self, job: Job, write: Callable[[str], None]) -> None:
-        log, away_since = Retold(), None
+        log, unreachable_since = LogReader(), None
         while True:
-            log.begin()
+            log.restart()
             tail = aiter(self._client.tail_job_logs(job.id))
-            while (text := await _next(tail)) is not None:
-                write(log.new_in(text))
+            while (text := await _next_text(tail)) is not None:
+                write(log.new_text(text))
             try:
-                if self._now(job.id).has_ended:
-                    log.begin()
-                    write(log.new_in(self.log(job)))  # what a lost connection has kept back
+                if self._refreshed(job.id).has_ended:
+                    log.restart()
+                    write(log.new_text(self.log(job)))  # the part that a lost connection has missed
                     return
-                away_since = None
+                unreachable_since = None
             except WorkError as error:
-                away_since = away_since or time.monotonic()
-                if time.monotonic() - away_since > _AWAY_FOR:
+                unreachable_since = unreachable_since or time.monotonic()
+                if time.monotonic() - unreachable_since > _RECONNECT_SECONDS:
                     raise WorkError(
-                        f"the cluster at {self.address} does not answer any more: {error}\n"
-                        f"the job may go on; follow it again: {self.command('logs', job)}"
+                        f"the cluster at {self.address} no longer answers: {error}\n"
+                        f"the job may still be running; follow it again: {self.command('logs', job)}"
                     ) from None
             await asyncio.sleep(1)
 
-    def _ask(self, question: Callable[[], Any]) -> Any:
+    def _request(self, call: Callable[[], Any]) -> Any:
+        """Return the result of a call of Ray's client. Raise InputError or WorkError with its last line."""
         from ray.exceptions import AuthenticationError
 
         try:
-            return question()
+            return call()
         except AuthenticationError:
-            raise InputError(auth.refusal(self.address)) from None
+            raise InputError(auth.token_error(self.address)) from None
         except (OSError, RuntimeError) as error:
-            # It may be a traceback of the cluster's, with a full stop behind it.
-            said = [line for line in str(error).splitlines() if line.strip(" .")]
+            # It may contain a traceback from the cluster, followed by a line with only a full stop.
+            lines = [line for line in str(error).splitlines() if line.strip(" .")]
             kind = InputError if "already exists" in str(error) else WorkError
-            hint = _NO_AGENT if "No available agent" in str(error) else ""
-            raise kind(f"the cluster at {self.address}: {said[-1] if said else error!r}{hint}") from None
+            hint = _NO_AGENT_HINT if "No available agent" in str(error) else ""
+            raise kind(f"the cluster at {self.address}: {lines[-1] if lines else error!r}{hint}") from None
 
 
-async def _next(tail: AsyncIterator[str]) -> str | None:
-    """What comes next of a log; None at its end, and at that of a connection that was lost."""
+async def _next_text(tail: AsyncIterator[str]) -> str | None:
+    """Return the next part of a log, or None at its end or if the connection is lost."""
     import aiohttp
 
     with suppress(StopAsyncIteration, aiohttp.ClientError, OSError, RuntimeError):
@@ -244,50 +253,51 @@ async def _next(tail: AsyncIterator[str]) -> str | None:
 
 
 @final
-class Retold:
-    """What is new of a log that is told again from its beginning after each lost connection."""
+class LogReader:
+    """The new text of a log that starts from its beginning again after each lost connection."""
 
     def __init__(self) -> None:
-        self._told = self._passed = 0  # characters: in all, and since the beginning this time
+        self._returned = 0  # characters returned in total
+        self._position = 0  # characters read since the last restart
 
-    def begin(self) -> None:
-        """It is told from its beginning."""
-        self._passed = 0
+    def restart(self) -> None:
+        """Continue reading at the log's beginning."""
+        self._position = 0
 
-    def new_in(self, text: str) -> str:
-        """The part of what comes next that was not told before."""
-        new = text[max(0, self._told - self._passed) :]
-        self._passed += len(text)
-        self._told = max(self._told, self._passed)
+    def new_text(self, text: str) -> str:
+        """Return the part of the log's next `text` that was not returned before."""
+        new = text[max(0, self._returned - self._position) :]
+        self._position += len(text)
+        self._returned = max(self._returned, self._position)
         return new
 
 
 def _is_recorded(storage: str, name: str) -> bool:
-    """Whether there is such a sweep, as far as this machine sees the storage."""
+    """Return whether the sweep exists, if its storage is visible on this machine."""
     try:
         return SweepRecord(Storage(storage), name).files.exists()
     except (ConveneError, OSError):
         return False
 
 
-def _job(details: "JobDetails") -> Job:
+def _from_details(details: "JobDetails") -> Job:
     metadata = details.metadata or {}
     name, exit_code = metadata.get("sweep"), details.driver_exit_code
-    identity = details.submission_id or ""
+    job_id = details.submission_id or ""
     return Job(
-        name=name or identity,
-        id=identity,
+        name=name or job_id,
+        id=job_id,
         state=str(details.status.value),
         exit_code=exit_code,
-        started=_time(details.start_time),
-        ended=_time(details.end_time),
+        started=_iso_time(details.start_time),
+        ended=_iso_time(details.end_time),
         storage=metadata.get("storage"),
-        # Where the command failed, its message is the end of the log.
+        # If the command itself failed, its message is at the end of the log.
         message=details.message if details.status == "FAILED" and exit_code is None else None,
     )
 
 
-def _time(milliseconds: int | None) -> str | None:
+def _iso_time(milliseconds: int | None) -> str | None:
     if not milliseconds:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")

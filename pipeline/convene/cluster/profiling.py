@@ -1,4 +1,4 @@
-"""What a few real steps take, on the workers that would train the trials."""
+"""Time and GPU memory of a few real training steps, measured on the workers that would train the trials."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,114 +14,113 @@ from convene.errors import last_line
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-# Of a GPU's memory, for what its allocator cannot give again: a short run shows less of it than a long one.
-_SPARE = 0.05
+# Fraction of GPU memory kept free for fragmentation: a long run has more of it than this short one.
+_RESERVED_FRACTION = 0.05
 
 
 @dataclass(frozen=True)
-class Steps:
-    """A configuration's steps, made and timed."""
+class StepProfile:
+    """Time and memory of a configuration's training steps."""
 
-    seconds: float
-    """That an epoch of such steps and of validation takes."""
+    epoch_seconds: float
+    """Estimated seconds of an epoch, validation included."""
     gpu_bytes: int
-    """Most that its process takes of a GPU's memory, the images included; 0 on a CPU. What other processes
-    take of it counts too: with them it is too much."""
-    gpu_total: int
-    """That the GPU has."""
+    """Peak GPU memory of the process, images included; 0 on a CPU. An overestimate if other processes use the
+    GPU, because their memory is counted too."""
+    gpu_total_bytes: int
+    """Total memory of the GPU; 0 on a CPU."""
 
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """What was measured of a GPU, in bytes."""
+    """GPU memory of the largest trial, as measured."""
 
-    trial: int
-    """That the largest trial takes."""
-    total: int
+    trial_bytes: int
+    total_bytes: int
 
     @property
-    def trials(self) -> int:
-        """How many of the largest trial it holds; one at least, for one was trained."""
-        return max(1, int(self.total * (1 - _SPARE)) // self.trial)
+    def max_trials(self) -> int:
+        """How many of the largest trial fit on one GPU; at least 1, since one was trained."""
+        return max(1, int(self.total_bytes * (1 - _RESERVED_FRACTION)) // self.trial_bytes)
 
 
-def run(
+def profile_steps(
     configurations: Sequence[Configuration], data: TrainingData, search: SearchConfig, resources: Resources
-) -> list[Steps | str]:
-    """Trains each configuration for a second or two, as many at a time as a sweep would train trials.
+) -> list[StepProfile | str]:
+    """Train each configuration for a second or two, with the concurrency of the sweep.
 
     Returns:
-        What was seen of each, in order; or why it cannot be trained.
+        The profile of each configuration, in order; or the reason why it cannot be trained.
     """
     shared = ray.put(data)
-    answers: list[ObjectRef[Steps]] = []
-    pending: list[ObjectRef[Steps]] = []
+    answers: list[ObjectRef[StepProfile]] = []
+    pending: list[ObjectRef[StepProfile]] = []
     for configuration in configurations:
         if len(pending) == resources.concurrency:
             _, pending = ray.wait(pending)
-        answers.append(_begin(configuration, shared, search, resources.gpus_per_trial))
+        answers.append(_start(configuration, shared, search, resources.gpus_per_trial))
         pending.append(answers[-1])
-    return [_seen(answer) for answer in answers]
+    return [_result(answer) for answer in answers]
 
 
-def gpu_memory(
+def measure_gpu_memory(
     configuration: Configuration, data: TrainingData, search: SearchConfig, nodes: Sequence[Node]
 ) -> GpuMemory | str:
-    """What a configuration takes of a whole GPU; of several kinds, on that which holds it the fewest times.
+    """Return the memory that a configuration takes on a whole GPU, or why it cannot be trained there.
 
-    `nodes` have a GPU each, and the processors of a trial: others would be waited for without end.
-
-    Returns:
-        What was measured, or why it cannot be trained there.
+    With several types of GPU, return the measurement of the one that holds the fewest trials. Each of `nodes`
+    must have a GPU and the CPUs of a trial, or the measurement would wait forever.
     """
     shared = ray.put(data)
-    kinds = sorted({node.gpu_kind for node in nodes})
-    answers = [_begin(configuration, shared, search, 1.0, kind) for kind in kinds]
+    gpu_types = sorted({node.gpu_type for node in nodes})
+    answers = [_start(configuration, shared, search, 1.0, gpu_type) for gpu_type in gpu_types]
     measured = []
     for answer in answers:
-        steps = _seen(answer)
-        if isinstance(steps, str):
-            return steps
-        measured.append(GpuMemory(steps.gpu_bytes, steps.gpu_total))
-    return min(measured, key=lambda memory: memory.trials)
+        profile = _result(answer)
+        if isinstance(profile, str):
+            return profile
+        measured.append(GpuMemory(profile.gpu_bytes, profile.gpu_total_bytes))
+    return min(measured, key=lambda memory: memory.max_trials)
 
 
-def _begin(
+def _start(
     configuration: Configuration,
     shared: "ObjectRef[TrainingData]",
     search: SearchConfig,
     gpus: float,
-    kind: str = "",
-) -> "ObjectRef[Steps]":
+    gpu_type: str = "",
+) -> "ObjectRef[StepProfile]":
     device, threads = "cuda" if gpus else "cpu", max(1, int(search.cpus_per_trial))
-    task = ray.remote(_make_steps).options(
-        num_cpus=search.cpus_per_trial, num_gpus=gpus, accelerator_type=kind or None, max_retries=0
+    task = ray.remote(_run_steps).options(
+        num_cpus=search.cpus_per_trial, num_gpus=gpus, accelerator_type=gpu_type or None, max_retries=0
     )
-    begun: ObjectRef[Steps] = task.remote(configuration.model_dump_json(), shared, device, threads)
-    return begun
+    answer: ObjectRef[StepProfile] = task.remote(configuration.model_dump_json(), shared, device, threads)
+    return answer
 
 
-def _seen(answer: "ObjectRef[Steps]") -> Steps | str:
+def _result(answer: "ObjectRef[StepProfile]") -> StepProfile | str:
     try:
         return ray.get(answer)
-    except ray.exceptions.RayError as error:  # the worker was killed, for memory as a rule, or PyTorch raised
+    except (
+        ray.exceptions.RayError
+    ) as error:  # PyTorch raised, or the worker was killed, usually out of memory
         return last_line(error)
 
 
-def _make_steps(configuration: str, data: TrainingData, device: str, threads: int) -> Steps:
+def _run_steps(configuration: str, data: TrainingData, device: str, threads: int) -> StepProfile:
     import torch
 
     from convene.training.fit import Fit
 
     torch.set_num_threads(threads)
     on_gpu = device == "cuda"
-    if on_gpu:  # the process may have made other steps before
+    if on_gpu:  # Ray may reuse a process that has profiled another configuration
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     seconds = Fit(Configuration.model_validate_json(configuration), data, device).seconds_an_epoch()
     if not on_gpu:
-        return Steps(seconds, 0, 0)
+        return StepProfile(seconds, 0, 0)
     free, total = torch.cuda.mem_get_info()
-    # What is taken beside the tensors is the process's own context and its kernels.
-    beside = total - free - torch.cuda.memory_reserved()
-    return Steps(seconds, torch.cuda.max_memory_reserved() + beside, total)
+    # Memory outside PyTorch's allocator: the CUDA context and kernels.
+    overhead = total - free - torch.cuda.memory_reserved()
+    return StepProfile(seconds, torch.cuda.max_memory_reserved() + overhead, total)

@@ -13,7 +13,7 @@ from typing import Any
 
 from convene import datasets
 from convene.cluster import connection, gpu_sharing, profiling
-from convene.cluster.profiling import GpuMemory, Steps
+from convene.cluster.profiling import GpuMemory, StepProfile
 from convene.config import search_space
 from convene.config.schema import Configuration, flatten
 from convene.config.search_space import SearchSpace
@@ -36,7 +36,7 @@ _COUNTED = 10_000  # configurations; more are as good as no end of them
 _START_SECONDS = 5.0  # until Tune's workers train, once the cluster is there
 
 # Configurations, each with what was seen of its steps or why it cannot be trained. The first is the largest.
-Tried = list[tuple[Configuration, Steps | str]]
+Tried = list[tuple[Configuration, StepProfile | str]]
 
 
 @dataclass(frozen=True)
@@ -134,18 +134,17 @@ def _see(
 ) -> _Seen:
     search = space.base.search
     seen = _Seen([], search.concurrency or 1, search.concurrency or 1)
-    with connection.connect(address):
-        joined = connection.chosen(address) != "local"
+    with connection.connect(address) as cluster:
         with _noting(seen.problems):
             connection.check_storage(store)
         with _noting(seen.problems):
-            resources, memory = gpu_sharing.allot(space, dataset, joined=joined)
+            resources, memory = gpu_sharing.allocate(cluster, space, dataset)
             with _noting(seen.problems):
-                gpu_sharing.check(search, resources, memory)
+                gpu_sharing.check_gpu_memory(search, resources, memory)
             start_seconds = time.monotonic() - began + _START_SECONDS
-            steps = profiling.run(configurations, dataset.for_training, search, resources)
+            steps = profiling.profile_steps(configurations, dataset.for_training, search, resources)
             tried = list(zip(configurations, steps, strict=True))
-            at_a_time = resources.concurrency, resources.most
+            at_a_time = resources.concurrency, resources.max_concurrency
             return _Seen(seen.problems, *at_a_time, memory, start_seconds, tried)
     return seen
 
@@ -205,7 +204,7 @@ def _configurations(space: SearchSpace, shape_check: ShapeCheck) -> int | None:
 
 def _forecast(space: SearchSpace, dataset: Dataset, seen: _Seen) -> Forecast | None:
     """By the sample alone: what is largest is no part of an average."""
-    sample = [(each, steps.seconds) for each, steps in seen.tried[1:] if isinstance(steps, Steps)]
+    sample = [(each, steps.epoch_seconds) for each, steps in seen.tried[1:] if isinstance(steps, StepProfile)]
     if not sample:
         return None
     return forecast(
@@ -220,14 +219,14 @@ def _forecast(space: SearchSpace, dataset: Dataset, seen: _Seen) -> Forecast | N
 
 def _largest(configuration: Configuration, dataset: Dataset, tried: Tried) -> dict[str, Any]:
     count = shapes.parameter_count(configuration.network, dataset.image_shape, len(dataset.classes))
-    seen = [steps.seconds for _, steps in tried[:1] if isinstance(steps, Steps)]
+    seen = [steps.epoch_seconds for _, steps in tried[:1] if isinstance(steps, StepProfile)]
     return {"parameters": count, "seconds": seen[0] * configuration.training.epochs if seen else None}
 
 
 def _gpu(memory: GpuMemory | str | None) -> dict[str, int] | None:
     if not isinstance(memory, GpuMemory):
         return None
-    return {"trial": memory.trial, "total": memory.total, "trials": memory.trials}
+    return {"trial": memory.trial_bytes, "total": memory.total_bytes, "trials": memory.max_trials}
 
 
 def _unsatisfied(

@@ -85,9 +85,9 @@ def run_sweep(
     shape_check = make_shape_check(space, dataset)
     known = known_trials(space, dataset, store)
     budget = TimeBudget(started, space.base, test_images=len(dataset.test))
-    with gpu_sharing.join(address, space, dataset, announce) as resources:
+    with gpu_sharing.join_cluster(address, space, dataset, announce) as resources:
         connection.check_storage(store)
-        usage = disk.disk_usage(space, dataset, resources.most, store)
+        usage = disk.disk_usage(space, dataset, resources.max_concurrency, store)
         announce(f"disk: {usage}")  # before anything is written
         if not usage.is_enough:
             logger.warning("storage: %s; when it is full the sweep stops, and can be resumed", usage)
@@ -153,7 +153,7 @@ def resume_sweep(
         with ExitStack() as stack:
             train = None
             if to_train:
-                joining = gpu_sharing.join(address, sweep.space, sweep.dataset, announce)
+                joining = gpu_sharing.join_cluster(address, sweep.space, sweep.dataset, announce)
                 train = _search(sweep, stack.enter_context(joining), budget, watch)
                 connection.check_storage(record.storage)
             stack.enter_context(_resumable(record))

@@ -73,8 +73,9 @@ class _StudySearcher(Searcher):
 
     def _at_a_time(self) -> int:
         if not self._alone and time.monotonic() > self._limit_until:
-            gpus, grows = self._resources.gpus_per_trial, self._resources.grows
-            self._limit = capacity.at_a_time(self._search, gpus, capacity.nodes(), grows=grows)
+            gpus, nodes = self._resources.gpus_per_trial, capacity.alive_nodes()
+            is_autoscaling = self._resources.is_autoscaling
+            self._limit = capacity.concurrency(self._search, gpus, nodes, is_autoscaling=is_autoscaling)
             self._limit_until = time.monotonic() + _NODES_LAST
         return self._limit
 
