@@ -1,4 +1,4 @@
-# One environment, pinned; everything else runs inside it.
+# Every target runs in one virtual environment with pinned packages.
 python ?= python3
 bin := .venv/bin
 

@@ -1,3 +1,3 @@
--- MLflow's own database exists already; its logins and Optuna's studies have theirs.
+-- MLflow's own database exists already. Its logins and Optuna's studies get one each.
 CREATE DATABASE mlflow_auth;
 CREATE DATABASE optuna;

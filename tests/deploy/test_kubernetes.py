@@ -111,7 +111,7 @@ def test_servers_have_probes() -> None:
 
 def test_nobody_is_let_in_but_by_name() -> None:
     policies = {m["metadata"]["name"]: m["spec"] for m in CORE if m["kind"] == "NetworkPolicy"}
-    assert policies["nothing"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     for name, policy in policies.items():
         for rule in policy.get("ingress", []):
             assert rule["from"], name
