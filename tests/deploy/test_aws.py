@@ -1,4 +1,4 @@
-"""Ray's own code for AWS starts and ends machines from our file, with what our policies allow and no more."""
+"""Ray's own code for AWS starts and terminates machines from our file, and our policies allow its calls."""
 
 import fnmatch
 import json
@@ -13,7 +13,7 @@ import yaml
 pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parents[2] / "deploy/aws"
-YOURS = {
+PLACEHOLDERS = {
     "ACCOUNT": "123456789012",
     "AMI-CPU": "ami-12c6146b",
     "AMI-GPU": "ami-12c6146b",
@@ -22,23 +22,23 @@ YOURS = {
 
 
 def filled_in(name: str) -> str:
-    """A file as README.md has it filled in."""
+    """Return a file with the placeholders replaced, as README.md describes."""
     text = (FOLDER / name).read_text()
-    for word, value in YOURS.items():
+    for word, value in PLACEHOLDERS.items():
         text = text.replace(word, value)
     return text
 
 
 def allowed(*policies: str) -> set[str]:
-    """The actions that policies allow."""
+    """Return the actions that policies allow."""
     statements = [statement for name in policies for statement in json.loads(filled_in(name))["Statement"]]
     actions = [statement["Action"] for statement in statements]
-    return {action for asked in actions for action in ([asked] if isinstance(asked, str) else asked)}
+    return {action for entry in actions for action in ([entry] if isinstance(entry, str) else entry)}
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
-    """A mock of AWS with the roles of README.md; every call that is made to it, as policies name it."""
+    """Mock AWS with the roles of README.md, and return the list of calls, named as in policies."""
     import boto3
     from botocore.client import BaseClient
     from moto import mock_aws
@@ -51,11 +51,11 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]
     }
     for name, value in {**keys, "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
-    made: list[str] = []
+    names: list[str] = []
     call = BaseClient._make_api_call
 
-    def recorded(client: BaseClient, operation: str, arguments: Any) -> Any:
-        made.append(f"{client.meta.service_model.service_name}:{operation}")
+    def record(client: BaseClient, operation: str, arguments: Any) -> Any:
+        names.append(f"{client.meta.service_model.service_name}:{operation}")
         return call(client, operation, arguments)
 
     with mock_aws():
@@ -67,27 +67,31 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]
             iam.put_role_policy(RoleName=role, PolicyName="convene", PolicyDocument=policy)
             iam.create_instance_profile(InstanceProfileName=role)
             iam.add_role_to_instance_profile(InstanceProfileName=role, RoleName=role)
-        monkeypatch.setattr(BaseClient, "_make_api_call", recorded)
-        yield made
+        monkeypatch.setattr(BaseClient, "_make_api_call", record)
+        yield names
 
 
 def start(provider: Any, config: dict[str, Any], kind: str) -> None:
     from ray.autoscaler import tags
 
-    of = {tags.TAG_RAY_USER_NODE_TYPE: kind, tags.TAG_RAY_NODE_STATUS: tags.STATUS_UNINITIALIZED}
+    node_tags = {
+        tags.TAG_RAY_NODE_KIND: tags.NODE_KIND_WORKER,
+        tags.TAG_RAY_USER_NODE_TYPE: kind,
+        tags.TAG_RAY_NODE_STATUS: tags.STATUS_UNINITIALIZED,
+    }
     node = config["available_node_types"][kind]["node_config"]
-    provider.create_node(node, {tags.TAG_RAY_NODE_KIND: tags.NODE_KIND_WORKER, **of}, 1)
+    provider.create_node(node, node_tags, 1)
 
 
 def machines() -> list[dict[str, Any]]:
     import boto3
 
-    reserved = boto3.client("ec2").describe_instances()["Reservations"]
-    return [machine for reservation in reserved for machine in reservation["Instances"]]
+    reservations = boto3.client("ec2").describe_instances()["Reservations"]
+    return [machine for reservation in reservations for machine in reservation["Instances"]]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's and moto's own
-def test_machines_start_and_end_with_what_the_policies_allow(calls: list[str]) -> None:
+def test_the_policies_allow_the_calls_that_start_and_terminate_machines(calls: list[str]) -> None:
     import boto3
     from ray.autoscaler._private.aws.config import bootstrap_aws
     from ray.autoscaler._private.providers import _get_node_provider
@@ -98,10 +102,10 @@ def test_machines_start_and_end_with_what_the_policies_allow(calls: list[str]) -
     config = bootstrap_aws(prepared)
     provider = _get_node_provider(config["provider"], config["cluster_name"], use_cache=False)
     start(provider, config, "head")
-    by_you = set(calls)
+    by_user = set(calls)
     calls.clear()
 
-    # From here on it is the head that asks: for workers, of whose going nobody is told.
+    # From here on, the calls are the head's, for workers. Nobody else terminates them.
     provider.fillout_available_node_types_resources(config)
     start(provider, config, "cpu")
     nodes = provider.non_terminated_nodes({})
@@ -116,7 +120,7 @@ def test_machines_start_and_end_with_what_the_policies_allow(calls: list[str]) -
     provider.terminate_nodes(nodes)
     by_head = set(calls)
 
-    assert by_you and by_you <= allowed("iam-launch.json")
+    assert by_user and by_user <= allowed("iam-launch.json")
     assert {"ec2:RunInstances", "ec2:TerminateInstances"} <= by_head <= allowed("iam-head.json")
     assert not fnmatch.filter(allowed("iam-worker.json"), "ec2:*")
     assert not any("*" in action for action in allowed("iam-launch.json", "iam-head.json", "iam-worker.json"))

@@ -1,4 +1,4 @@
-"""The files under deploy/ are what the tools that read them take, and open nothing that is to stay shut."""
+"""The files under deploy/ are valid for the tools that read them, and expose nothing."""
 
 import json
 import re
@@ -37,22 +37,22 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(path.read_text()))
 
 
-def inside(node: Any, key: str) -> Iterator[Any]:
-    """Every value of that key, anywhere below."""
+def values_of(node: Any, key: str) -> Iterator[Any]:
+    """Yield every value of a key, at any depth."""
     if isinstance(node, dict):
         for name, value in node.items():
             if name == key:
                 yield value
-            yield from inside(value, key)
+            yield from values_of(value, key)
     if isinstance(node, list):
         for value in node:
-            yield from inside(value, key)
+            yield from values_of(value, key)
 
 
 # --- Pages ------------------------------------------------------------------------------------------
 
 
-def test_every_folder_has_its_page_and_the_first_page_leads_to_it() -> None:
+def test_every_folder_has_a_page_with_a_link_from_the_first_page() -> None:
     first = (DEPLOY / "README.md").read_text()
     for folder in {path.parent for path in FILES} - {DEPLOY}:
         assert (folder / "README.md").exists(), folder
@@ -60,7 +60,7 @@ def test_every_folder_has_its_page_and_the_first_page_leads_to_it() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+def test_every_link_of_a_page_has_a_target(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
@@ -72,11 +72,11 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_verb_and_option_of_a_page_exists(page: Path) -> None:
-    for command in re.findall(r"^convene (.+?)(?:\s+#.*)?$", page.read_text(), re.MULTILINE):
-        verb, *words = command.split()
-        options = {option for parameter in cli.convene.commands[verb].params for option in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= options, command
+def test_every_command_and_option_on_a_page_exists(page: Path) -> None:
+    for line in re.findall(r"^convene (.+?)(?:\s+#.*)?$", page.read_text(), re.MULTILINE):
+        command, *arguments = line.split()
+        options = {option for parameter in cli.convene.commands[command].params for option in parameter.opts}
+        assert {argument for argument in arguments if argument.startswith("--")} <= options, line
 
 
 # --- Secrets and versions ---------------------------------------------------------------------------
@@ -95,7 +95,9 @@ def test_no_file_holds_a_secret(path: Path) -> None:
 
 
 def test_every_image_is_pinned() -> None:
-    images = [image for path in YAML for document in documents(path) for image in inside(document, "image")]
+    images = [
+        image for path in YAML for document in documents(path) for image in values_of(document, "image")
+    ]
     images += re.findall(r"^FROM (\S+)", (DEPLOY / "docker/Dockerfile").read_text(), re.MULTILINE)
     assert len(images) > 5
     for image in images:
@@ -109,7 +111,7 @@ def test_every_image_is_pinned() -> None:
 
 
 def instructions() -> list[tuple[str, str]]:
-    """(instruction, what follows it) of the Dockerfile."""
+    """Return (instruction, arguments) for each instruction of the Dockerfile."""
     text = re.sub(r"^\s*#.*\n", "", (DEPLOY / "docker/Dockerfile").read_text(), flags=re.MULTILINE)
     lines = text.replace("\\\n", " ").splitlines()
     return [(line.split()[0], line.partition(" ")[2]) for line in lines if line.strip()]
@@ -117,30 +119,30 @@ def instructions() -> list[tuple[str, str]]:
 
 def test_the_dockerfile_passes_its_linter() -> None:
     if not (TOOLS / "hadolint").exists():
-        pytest.skip("hadolint is not made for this machine")
+        pytest.skip("hadolint does not exist for this machine")
     linted = subprocess.run(
         [TOOLS / "hadolint", DEPLOY / "docker/Dockerfile"], capture_output=True, check=False
     )
     assert linted.returncode == 0, linted.stdout.decode()
 
 
-def test_what_the_image_is_built_from_is_in_git_and_is_let_through() -> None:
-    let_through = (DEPLOY / "docker/Dockerfile.dockerignore").read_text().split()
+def test_the_files_of_the_image_are_in_git_and_not_ignored() -> None:
+    not_ignored = (DEPLOY / "docker/Dockerfile.dockerignore").read_text().split()
     copied = [source for name, rest in instructions() if name == "COPY" for source in rest.split()[:-1]]
     assert {"constraints.txt", "pipeline"} <= set(copied)
     for source in copied:
         subprocess.run(
             ["git", "ls-files", "--error-unmatch", source], cwd=ROOT, check=True, capture_output=True
         )
-        assert f"!{source}" in let_through, source
+        assert f"!{source}" in not_ignored, source
 
 
-def test_the_image_is_not_root_and_has_what_a_cluster_needs() -> None:
+def test_the_image_does_not_run_as_root_and_has_the_packages_of_a_cluster() -> None:
     assert [rest for name, rest in instructions() if name == "USER"] == ["1000:1000"]
     runs = " ".join(rest for name, rest in instructions() if name == "RUN")
     assert "--constraint constraints.txt '.[cluster]'" in runs
-    wanted = {re.split(r"[>=<]", package)[0] for package in PROJECT["optional-dependencies"]["cluster"]}
-    assert wanted <= {package.lower() for package in PINNED}
+    packages = {re.split(r"[>=<]", package)[0] for package in PROJECT["optional-dependencies"]["cluster"]}
+    assert packages <= {package.lower() for package in PINNED}
     python = next(re.search(r"python:(\d+\.\d+)", rest) for name, rest in instructions() if name == "FROM")
     assert python and f">={python[1]}" == PROJECT["requires-python"]
 
@@ -150,7 +152,7 @@ def test_the_image_is_not_root_and_has_what_a_cluster_needs() -> None:
 COMPOSE = documents(DEPLOY / "mlflow/compose.yaml")[0]
 
 
-def test_the_compose_file_fits_its_specification() -> None:
+def test_the_compose_file_matches_its_schema() -> None:
     schema = json.loads((files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json").read_text())
     check = jsonschema.Draft202012Validator(schema)
     check.validate(COMPOSE)
@@ -158,17 +160,17 @@ def test_the_compose_file_fits_its_specification() -> None:
         check.validate({"services": {"a": {"image": "a", "helthcheck": {}}}})
 
 
-def test_every_service_says_whether_it_is_well_and_is_seen_by_its_machine_alone() -> None:
+def test_every_service_has_a_health_check_and_listens_on_this_machine_only() -> None:
     for name, service in COMPOSE["services"].items():
         assert service["healthcheck"]["test"], name
         assert all(port.startswith("${LISTEN:-127.0.0.1}:") for port in service["ports"]), name
     assert any(word.startswith("--allowed-hosts=") for word in COMPOSE["services"]["mlflow"]["command"])
 
 
-def test_the_example_of_secrets_names_each_and_gives_none() -> None:
+def test_the_example_file_lists_every_secret_without_a_value() -> None:
     example = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / "mlflow/.env.example").read_text(), re.MULTILINE))
-    asked = set(re.findall(r"\$\{(\w+):\?", (DEPLOY / "mlflow/compose.yaml").read_text()))
-    assert set(example) == asked
+    required = set(re.findall(r"\$\{(\w+):\?", (DEPLOY / "mlflow/compose.yaml").read_text()))
+    assert set(example) == required
     assert not any(example.values())
     ignored = subprocess.run(
         ["git", "check-ignore", "deploy/mlflow/.env"], cwd=ROOT, check=False, capture_output=True
@@ -176,7 +178,7 @@ def test_the_example_of_secrets_names_each_and_gives_none() -> None:
     assert ignored.returncode == 0
 
 
-def test_files_that_are_mounted_exist() -> None:
+def test_mounted_files_exist() -> None:
     for service in COMPOSE["services"].values():
         for volume in service["volumes"]:
             source = volume.split(":")[0]
@@ -187,11 +189,10 @@ def test_files_that_are_mounted_exist() -> None:
 
 
 @pytest.mark.parametrize("cloud", ["aws", "gcp"])
-def test_ray_up_takes_the_file(cloud: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ray_up_accepts_the_file(cloud: str, capsys: pytest.CaptureFixture[str]) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    asked = documents(DEPLOY / cloud / "ray-cluster.yaml")[0]
-    config = prepare_config(asked)
+    config = prepare_config(documents(DEPLOY / cloud / "ray-cluster.yaml")[0])
     validate_config(config)
     capsys.readouterr()
     with pytest.raises(jsonschema.ValidationError, match="idle_timeout"):
@@ -205,8 +206,8 @@ def test_ray_up_takes_the_file(cloud: str, capsys: pytest.CaptureFixture[str]) -
             node.get("InstanceMarketOptions") or node.get("scheduling", {}).get("provisioningModel") == "SPOT"
         )
         assert spot == (name in workers), name
-    # What Ray's defaults would open, and install, is replaced.
-    assert not any(config[f"{whose}setup_commands"] for whose in ("", "head_", "worker_"))
+    # Ray's defaults would install packages and expose the dashboard.
+    assert not any(config[f"{prefix}setup_commands"] for prefix in ("", "head_", "worker_"))
     head = " ".join(config["head_start_ray_commands"])
     assert "--dashboard-host=127.0.0.1" in head and "--autoscaling-config" in head
 

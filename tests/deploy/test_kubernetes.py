@@ -1,8 +1,9 @@
-"""The manifests fit the schemas of Kubernetes and KubeRay, and let nobody in who is not named."""
+"""The manifests match the schemas of Kubernetes and KubeRay, and allow no unnecessary access."""
 
 import json
 import re
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from referencing import Registry, Resource
 
-from tests.deploy.test_files import DEPLOY, PINNED, ROOT, YAML, documents, inside
+from tests.deploy.test_files import DEPLOY, PINNED, YAML, documents, values_of
 
 KUBERNETES = "1.37"
 MANIFESTS = [d for path in YAML if path.parent.name == "kubernetes" for d in documents(path)]
@@ -24,23 +25,23 @@ def kind_of(manifest: dict[str, Any]) -> str:
 
 
 def check_ray(manifest: dict[str, Any]) -> None:
-    """Raises jsonschema.ValidationError where KubeRay has no such field, or Kubernetes none in its pods."""
+    """Raise jsonschema.ValidationError for a field unknown to KubeRay, or to Kubernetes in a pod."""
     schemas = f"kubernetes-json-schema/v{KUBERNETES}.0-local-strict/_definitions.json"
     definitions = json.loads((files("kubernetes_validate") / schemas).read_text())
     resource = Resource.from_contents(definitions)
     registry = Registry().with_resources([("kubernetes:", resource), (definitions["$id"], resource)])
-    schema = yaml.safe_load((ROOT / "tests/kuberay.yaml").read_text())
+    schema = yaml.safe_load(Path(__file__).with_name("kuberay.yaml").read_text())
     schema = {"$defs": schema["$defs"], "$ref": f"#/$defs/{manifest['kind']}"}
     jsonschema.Draft202012Validator(schema, registry=registry).validate(manifest)
 
 
 @pytest.mark.parametrize("manifest", CORE, ids=kind_of)
-def test_a_manifest_fits_kubernetes_own_schema(manifest: dict[str, Any]) -> None:
+def test_a_manifest_matches_the_schema_of_kubernetes(manifest: dict[str, Any]) -> None:
     kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
 @pytest.mark.parametrize("manifest", RAY, ids=kind_of)
-def test_a_manifest_of_ray_fits_kuberays_fields(manifest: dict[str, Any]) -> None:
+def test_a_manifest_of_ray_matches_the_fields_of_kuberay(manifest: dict[str, Any]) -> None:
     check_ray(manifest)
 
 
@@ -52,29 +53,29 @@ def test_a_manifest_of_ray_fits_kuberays_fields(manifest: dict[str, Any]) -> Non
         ("runAsNonRoot: true", "runAsNonRoot: 7"),
     ],
 )
-def test_a_wrong_field_is_refused(old: str, new: str) -> None:
+def test_a_wrong_field_is_rejected(old: str, new: str) -> None:
     text = (DEPLOY / "kubernetes/cluster.yaml").read_text()
     assert old in text
     with pytest.raises(jsonschema.ValidationError):
         check_ray(yaml.safe_load(text.replace(old, new)))
 
 
-def test_the_job_has_the_cluster_of_the_cluster_but_for_its_size() -> None:
+def test_the_job_and_the_permanent_cluster_differ_only_in_size() -> None:
     by_kind = {manifest["kind"]: manifest["spec"] for manifest in RAY}
-    standing, own = by_kind["RayCluster"], by_kind["RayJob"]["rayClusterSpec"]
-    assert standing["rayVersion"] == PINNED["ray"]
-    assert standing["authOptions"] == {"mode": "token"}
-    assert {group["minReplicas"] for group in standing["workerGroupSpecs"]} == {0}
+    permanent, own = by_kind["RayCluster"], by_kind["RayJob"]["rayClusterSpec"]
+    assert permanent["rayVersion"] == PINNED["ray"]
+    assert permanent["authOptions"] == {"mode": "token"}
+    assert {group["minReplicas"] for group in permanent["workerGroupSpecs"]} == {0}
     sizes = ("replicas", "minReplicas", "maxReplicas")
     groups = [
         [
             {key: value for key, value in group.items() if key not in sizes}
             for group in spec["workerGroupSpecs"]
         ]
-        for spec in (standing, own)
+        for spec in (permanent, own)
     ]
     assert groups[0] == groups[1]
-    assert {**standing, "workerGroupSpecs": None} == {**own, "workerGroupSpecs": None}
+    assert {**permanent, "workerGroupSpecs": None} == {**own, "workerGroupSpecs": None}
 
 
 def pods() -> list[dict[str, Any]]:
@@ -82,11 +83,11 @@ def pods() -> list[dict[str, Any]]:
         pod
         for manifest in MANIFESTS
         for key in ("template", "submitterPodTemplate")
-        for pod in inside(manifest, key)
+        for pod in values_of(manifest, key)
     ]
 
 
-def test_pods_are_not_root_are_bounded_and_have_secrets_by_reference() -> None:
+def test_pods_are_not_root_have_limits_and_reference_their_secrets() -> None:
     assert len(pods()) == 9
     for pod in pods():
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
@@ -109,13 +110,13 @@ def test_servers_have_probes() -> None:
             assert {"readinessProbe", "livenessProbe"} <= set(container)
 
 
-def test_nobody_is_let_in_but_by_name() -> None:
+def test_all_traffic_is_denied_unless_a_policy_names_its_source() -> None:
     policies = {m["metadata"]["name"]: m["spec"] for m in CORE if m["kind"] == "NetworkPolicy"}
     assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     for name, policy in policies.items():
         for rule in policy.get("ingress", []):
             assert rule["from"], name
-    assert not any(service in ("NodePort", "LoadBalancer") for service in inside(MANIFESTS, "serviceType"))
+    assert not any(service in ("NodePort", "LoadBalancer") for service in values_of(MANIFESTS, "serviceType"))
     assert not any("type" in m["spec"] for m in CORE if m["kind"] == "Service")
 
 

@@ -1,4 +1,4 @@
-"""MLflow's server as compose.yaml starts it, on a real PostgreSQL and an S3 server: who gets in."""
+"""MLflow's server as compose.yaml starts it, on a real PostgreSQL and an S3 server: its access control."""
 
 import re
 import sys
@@ -22,20 +22,20 @@ SERVICE = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["mlf
 PASSWORD = "a-password-for-tests"
 
 
-def as_here(text: str, port: int, database: str) -> str:
-    """What compose would fill in, with the places of this machine instead of those of its network."""
+def fill_in(text: str, port: int, database: str) -> str:
+    """Return the text with defaults filled in as by Compose, and with the addresses of this test."""
     text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
     return text.replace("convene@postgres/", f"convene@{database}/").replace("5000", str(port))
 
 
 @contextmanager
 def server(store: ObjectStore, folder: Path) -> Iterator[str]:
-    """The server's address."""
+    """Run the server and yield its address."""
     import psycopg2
 
     with postgres() as url:
-        place, port = urlsplit(url), free_port()
-        database = f"{place.hostname}:{place.port}"
+        login, port = urlsplit(url), free_port()
+        database = f"{login.hostname}:{login.port}"
         connection = psycopg2.connect(url.replace("+psycopg2", ""))
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -45,20 +45,20 @@ def server(store: ObjectStore, folder: Path) -> Iterator[str]:
                     cursor.execute(statement)
         connection.close()
         (folder / "basic_auth.ini").write_text(
-            as_here((FOLDER / "basic_auth.ini").read_text(), port, database)
+            fill_in((FOLDER / "basic_auth.ini").read_text(), port, database)
         )
         environment = {
             **CLEAN,
             **store.environment,
-            "PGPASSWORD": str(place.password),
+            "PGPASSWORD": str(login.password),
             "MLFLOW_AUTH_CONFIG_PATH": str(folder / "basic_auth.ini"),
             "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "for-tests",
         }
         assert set(environment) >= set(SERVICE["environment"]) - {"AWS_DEFAULT_REGION"}
-        words = [as_here(word, port, database) for word in SERVICE["command"]]
-        assert words[0] == "mlflow"
-        with running([sys.executable, "-m", *words], port, environment):
+        command = [fill_in(word, port, database) for word in SERVICE["command"]]
+        assert command[0] == "mlflow"
+        with running([sys.executable, "-m", *command], port, environment):
             yield f"http://127.0.0.1:{port}"
 
 
@@ -71,18 +71,18 @@ def status(url: str, host: str | None = None) -> int:
         return error.code
 
 
-def test_the_server_asks_who_it_is_and_keeps_what_it_is_given(
+def test_the_server_requires_a_login_and_stores_runs_and_artifacts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with object_store() as store:
-        made = urllib.request.Request(f"{store.url}/convene", method="PUT")
-        urllib.request.urlopen(made).close()
+        create_bucket = urllib.request.Request(f"{store.url}/convene", method="PUT")
+        urllib.request.urlopen(create_bucket).close()
         with server(store, tmp_path) as url:
-            asked = f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0"
+            experiment = f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0"
             assert status(f"{url}/health") == 200
-            assert status(asked) == 401
+            assert status(experiment) == 401
             assert status(f"{url}/health", host="elsewhere.example.com") == 200
-            assert status(asked, host="elsewhere.example.com") == 403
+            assert status(experiment, host="elsewhere.example.com") == 403
             monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
             monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
             from mlflow import MlflowClient

@@ -1,4 +1,4 @@
-"""The whole batch script on two machines, which are two network namespaces here, with a real sweep."""
+"""The whole batch script with a real sweep on two machines, which are network namespaces here."""
 
 import json
 import os
@@ -35,10 +35,11 @@ sampler = "random"
 size = 2
 """
 
-# What SLURM's `srun` does: the command on each machine at once. The first that ends, the head or one that
-# fails, ends the others, for which `srun` would wait a minute. A machine here is a network namespace with its
-# own processes and /tmp/ray, so that Ray finds, and ends, its own alone. Its first process is a shell, which
-# buries the dead; another is between, as Ray takes itself for an orphan where its parent is the first.
+# A stand-in for SLURM's `srun`, which runs a command on all machines at once. When the first machine ends,
+# which is the head or one that fails, the others are killed; `srun` would wait a minute for them. A machine
+# is a network namespace with its own processes and /tmp/ray, so that Ray finds and stops only its own. Its
+# first process is a shell, which reaps zombies. A second shell runs Ray, because Ray takes itself for an
+# orphan if its parent has PID 1.
 SRUN = """#!/usr/bin/env bash
 while [[ $1 == --* ]]; do shift; done
 for machine in $MACHINES; do
@@ -49,7 +50,7 @@ for machine in $MACHINES; do
 done
 wait -n
 code=$?
-kill -KILL $(jobs -p) 2> /dev/null  # `unshare` heeds no other, and takes its machine with it
+kill -KILL $(jobs -p) 2> /dev/null  # `unshare` ignores other signals; its machine ends with it
 wait
 exit "$code"
 """
@@ -61,7 +62,7 @@ SCONTROL = """#!/usr/bin/env bash
 
 @dataclass(frozen=True)
 class Machines:
-    """Network namespaces, by name and address; the first is the head."""
+    """Two network namespaces, by name and address. The first is the head."""
 
     names: tuple[str, str]
     addresses: tuple[str, str]
@@ -69,9 +70,9 @@ class Machines:
 
 @contextmanager
 def two_machines() -> Iterator[Machines]:
-    """Two network namespaces with a cable between them and no way out."""
-    mark = uuid.uuid4().hex[:6]
-    names = (f"head-{mark}", f"work-{mark}")
+    """Create two network namespaces that are connected to each other and to nothing else."""
+    suffix = uuid.uuid4().hex[:6]
+    names = (f"head-{suffix}", f"work-{suffix}")
     addresses = ("10.97.31.1", "10.97.31.2")
     try:
         for name in names:
@@ -94,7 +95,7 @@ def two_machines() -> Iterator[Machines]:
             ip("-n", name, "link", "set", "lo", "up")
             ip("-n", name, "address", "add", f"{address}/24", "dev", "cable")
             ip("-n", name, "link", "set", "cable", "up")
-            # Ray learns its own address from the route that a packet to the world would take.
+            # Ray finds its own address from the route to the Internet.
             ip("-n", name, "route", "add", "default", "dev", "cable")
         yield Machines(names, addresses)
     finally:
@@ -106,30 +107,30 @@ def ip(*arguments: str, check: bool = True) -> None:
     subprocess.run(["ip", *arguments], check=check, capture_output=True, timeout=10)
 
 
-def program(folder: Path, name: str, content: str) -> None:
+def write_program(folder: Path, name: str, content: str) -> None:
     path = folder / name
     path.write_text(content)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-def can_make_machines() -> bool:
+def can_create_namespaces() -> bool:
     if os.geteuid() or not shutil.which("ip"):
         return False
-    tried = subprocess.run(
+    attempt = subprocess.run(
         ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "true"], check=False
     )
-    return tried.returncode == 0
+    return attempt.returncode == 0
 
 
 def test_the_batch_script_runs_a_sweep_on_two_machines(tmp_path: Path) -> None:
-    if not can_make_machines():
+    if not can_create_namespaces():
         pytest.skip("network namespaces need root")
     (tmp_path / "space.toml").write_text(SPACE)
     for folder in ("bin", "logs", "home"):
         (tmp_path / folder).mkdir()
     Path("/tmp/ray").mkdir(exist_ok=True)
-    program(tmp_path / "bin", "srun", SRUN)
-    program(tmp_path / "bin", "scontrol", SCONTROL)
+    write_program(tmp_path / "bin", "srun", SRUN)
+    write_program(tmp_path / "bin", "scontrol", SCONTROL)
     submission = tmp_path / "submitted"
     submission.mkdir()
     (submission / ".venv").symlink_to(sys.prefix)
@@ -137,7 +138,7 @@ def test_the_batch_script_runs_a_sweep_on_two_machines(tmp_path: Path) -> None:
         environment = {
             "HOME": str(tmp_path / "home"),
             "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(ROOT / "pipeline"),
             "MACHINES": " ".join(machines.names),
             "ADDRESSES": " ".join(machines.addresses),
             "LOGS": str(tmp_path / "logs"),
@@ -166,6 +167,6 @@ def test_the_batch_script_runs_a_sweep_on_two_machines(tmp_path: Path) -> None:
         assert any("TrialWorker" in path.read_text() for path in workers), f"{name} trained nothing"
     result = json.loads((tmp_path / "runs/sweeps/sent/result.json").read_text())
     assert result["trials"] == 4
-    # The token was made, and is in no log.
+    # A token was generated, and no log contains it.
     token = (tmp_path / "home/.ray/auth_token").read_text().strip()
     assert token and not any(token in log for log in logs.values())
