@@ -277,11 +277,14 @@ FIELDS = [f"network.{field}" for field in shapes.FIELDS]
         ("filters = { choices = [[1, 1, 1, 1], [1]] }", None),
         ("dropout = { low = 0.0, high = 0.5 }", None),
         ('depth = { low = 4, high = 6 }\npooling = { choices = ["max", "none"] }', None),
-        ("depth = 4", "block 4: pooling 2 pixels on 1 leaves none"),
-        ("depth = { low = 4, high = 6 }", "block 4: pooling 2 pixels on 1 leaves none"),
+        ("depth = 4", "block 4: a pooling window of size 2 does not fit a feature map of size 1"),
+        (
+            "depth = { low = 4, high = 6 }",
+            "block 4: a pooling window of size 2 does not fit a feature map of size 1",
+        ),
         (
             'padding = "valid"\nkernel_size = { choices = [9, 11] }\ndropout = { low = 0.0, high = 0.5 }',
-            "block 1: a kernel of 11 pixels on 8 leaves none",
+            "block 1: a kernel of size 11 does not fit a feature map of size 8",
         ),
     ],
 )

@@ -1,6 +1,6 @@
 """The network that a configuration describes: by hand where it is small, by its promises where not."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convene.config.schema import NetworkConfig
-from convene.training.network import ConvNet, parameter_count
+from convene.training.network import ACTIVATIONS, INITIALIZATIONS, ConvNet, parameter_count
 
 
 def network(
@@ -73,6 +73,12 @@ SIXTEEN = [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]]
 )
 def test_a_block_by_hand(image: list[list[int]], config: dict[str, Any], expected: list[list[float]]) -> None:
     assert block_of_ones(image, **config) == expected  # small whole numbers and halves: exact
+
+
+def test_the_tables_have_the_names_that_a_configuration_allows() -> None:
+    fields = NetworkConfig.model_fields
+    assert tuple(ACTIVATIONS) == get_args(fields["activation"].annotation)
+    assert tuple(INITIALIZATIONS) == get_args(fields["initialization"].annotation)
 
 
 @pytest.mark.parametrize(
@@ -203,5 +209,7 @@ def test_parameters_counted_by_hand() -> None:
 
 
 def test_a_network_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="block 4: pooling 2 pixels on 1 leaves none"):
+    with pytest.raises(
+        ValueError, match="block 4: a pooling window of size 2 does not fit a feature map of size 1"
+    ):
         network(depth=4)

@@ -117,7 +117,7 @@ def _run_steps(configuration: str, data: TrainingData, device: str, threads: int
     if on_gpu:  # Ray may reuse a process that has profiled another configuration
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    seconds = Fit(Configuration.model_validate_json(configuration), data, device).seconds_an_epoch()
+    seconds = Fit(Configuration.model_validate_json(configuration), data, device).seconds_per_epoch()
     if not on_gpu:
         return StepProfile(seconds, 0, 0)
     free, total = torch.cuda.mem_get_info()

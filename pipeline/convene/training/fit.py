@@ -1,4 +1,4 @@
-"""One network's fit, an epoch at a time. Knows of no search and no tracking."""
+"""The training of one network, epoch by epoch, independent of search and tracking."""
 
 import itertools
 import statistics
@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from convene.config.schema import Configuration, TrainingConfig
+from convene.config.schema import Configuration
 from convene.datasets import TrainingData
 from convene.training import metrics
+from convene.training.augmentation import augment
 from convene.training.metrics import Epoch
 from convene.training.network import ConvNet, parameter_count
+from convene.training.optimization import build_optimizer, build_schedule
 
-_TIMED_IMAGES = 11
-_TIMED_SECONDS = 0.7  # of steps, to say what an epoch takes
-_TIMED_BATCHES = 6  # of validation, likewise
-_FIRST_WORKS = 3
-_EVALUATION_BATCH = 512  # images; larger ones fall out of a CPU's cache and are slower
+_LATENCY_IMAGES = 11  # images timed for `latency_ms`
+_TIMING_SECONDS = 0.7  # limit of each measurement for `seconds_per_epoch`
+_VALIDATION_BATCHES = 6  # validation batches timed for `seconds_per_epoch`
+_WARM_UP_CALLS = 3
+_EVALUATION_BATCH = 512  # images; larger batches fall out of a CPU's cache and are slower
 
 
 class DivergenceError(FloatingPointError):
@@ -33,10 +35,10 @@ class DivergenceError(FloatingPointError):
 
 @final
 class Fit:
-    """The training of one network. Iterating runs epochs and yields their rows.
+    """The training of one network. Iterating runs epochs and yields their metrics.
 
-    Everything random in an epoch follows from `training.seed` and the epoch's number alone, so the same
-    configuration gives the same curve on the same machine, whatever ran before in the process.
+    All randomness of an epoch follows from `training.seed` and the epoch's number. The same configuration
+    therefore gives the same learning curve on the same machine, whatever ran before in the process.
     """
 
     def __init__(self, configuration: Configuration, data: TrainingData, device: str = "cpu") -> None:
@@ -46,27 +48,28 @@ class Fit:
         self.valid_logits: NDArray[np.float32] = np.empty((0, len(data.classes)), np.float32)
         self._seed(epoch=0)
         self._memory_format = torch.channels_last if self.config.channels_last else torch.contiguous_format
-        self._train = _tensor(data.train.pixels, self.device), _tensor(data.train.labels, self.device)
-        self._valid = _tensor(data.valid.pixels, self.device)
+        self._train = _to_tensor(data.train.pixels, self.device), _to_tensor(data.train.labels, self.device)
+        self._valid = _to_tensor(data.valid.pixels, self.device)
         self._valid_labels = data.valid.labels
         network = ConvNet(
             configuration.network,
-            image_shape=tuple(self._train[0].shape[1:]),  # type: ignore[arg-type]  # three sides
+            image_shape=tuple(self._train[0].shape[1:]),  # type: ignore[arg-type]  # always three sides
             classes=len(data.classes),
             mean=data.statistics.mean,
             deviation=data.statistics.deviation,
         )
-        # PyTorch's annotations leave out the form of `to` that its documentation has for memory formats.
+        # PyTorch documents this form of `to` for memory formats, but its type annotations lack it.
         self._network: ConvNet = network.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
-        self._average = _average(self._network, self.config.ema)
-        self._optimizer = _optimizer(self._network, self.config, self.device)
-        self._steps_an_epoch = max(1, len(data.train) // self.config.batch_size)
-        self._schedule = _schedule(self._optimizer, self.config, self.config.epochs * self._steps_an_epoch)
+        self._average = _averaged_model(self._network, self.config.ema)
+        self._optimizer = build_optimizer(self._network, self.config)
+        self._steps_per_epoch = max(1, len(data.train) // self.config.batch_size)
+        self._steps = self.config.epochs * self._steps_per_epoch
+        self._schedule = build_schedule(self._optimizer, self.config, self._steps)
         self._loss = nn.CrossEntropyLoss(label_smoothing=self.config.label_smoothing)
 
     @property
     def network(self) -> ConvNet:
-        """The network that is validated and kept: the averaged one where `ema` is on."""
+        """The network that is validated and saved: the averaged one if `ema` is on."""
         if self._average is None:
             return self._network
         averaged = self._average.module
@@ -75,7 +78,7 @@ class Fit:
 
     @property
     def parameter_count(self) -> int:
-        """Trained numbers in the network."""
+        """Number of trainable parameters."""
         return parameter_count(self._network)
 
     def __iter__(self) -> Iterator[Epoch]:
@@ -83,7 +86,7 @@ class Fit:
             yield self.run_epoch()
 
     def run_epoch(self) -> Epoch:
-        """Trains for one more epoch, then validates; leaves `valid_logits` [example, class].
+        """Train for one more epoch, validate, and set `valid_logits` [example, class].
 
         Raises:
             DivergenceError: if a loss is not finite.
@@ -106,50 +109,51 @@ class Fit:
         )
 
     def latency_ms(self) -> float:
-        """Milliseconds that the network takes for one image: the median of eleven, on the trial's device."""
+        """Return the network's milliseconds for one image on the trial's device: the median of eleven."""
         image = self._valid[:1]
-        logits(self.network, image, self._autocast())  # the first one also chooses its kernels
+        logits(self.network, image, self._autocast())  # the first call also selects kernels
         times = []
-        for _ in range(_TIMED_IMAGES):
+        for _ in range(_LATENCY_IMAGES):
             start = time.perf_counter()
-            logits(self.network, image, self._autocast())  # its logits come to the CPU, so a GPU is done
+            logits(self.network, image, self._autocast())  # copies the logits to the CPU, so a GPU is done
             times.append(time.perf_counter() - start)
         return 1000 * statistics.median(times)
 
-    def seconds_an_epoch(self) -> float:
-        """What an epoch takes, by some steps and a batch of validation. The fit is of no use afterwards."""
+    def seconds_per_epoch(self) -> float:
+        """Estimate the duration of an epoch from some steps and validation batches.
+
+        The fit cannot be used afterwards.
+        """
         self._network.train()
         batches = itertools.cycle(self._batches())
         images = self._valid[:_EVALUATION_BATCH]
-        # The schedule has no more steps than these.
-        step = self._seconds_each(
-            lambda: self._step(next(batches)), self.config.epochs * self._steps_an_epoch
+        # The schedule allows no more than `_steps` steps.
+        step = self._mean_seconds(lambda: self._step(next(batches)), self._steps)
+        validation = self._mean_seconds(
+            lambda: logits(self.network, images, self._autocast()), _VALIDATION_BATCHES
         )
-        validation = self._seconds_each(
-            lambda: logits(self.network, images, self._autocast()), _TIMED_BATCHES
-        )
-        return step * self._steps_an_epoch + validation * len(self._valid) / len(images)
+        return step * self._steps_per_epoch + validation * len(self._valid) / len(images)
 
-    def _seconds_each(self, work: Callable[[], object], at_most: int) -> float:
-        """Mean over as many as fit some time, after the first ones, which also choose their kernels."""
-        first = min(_FIRST_WORKS, at_most - 1)
-        for _ in range(first):
-            work()
-        self._wait()
+    def _mean_seconds(self, call: Callable[[], object], max_calls: int) -> float:
+        """Return the mean duration of a call, without the first ones, which also select kernels."""
+        warm_up = min(_WARM_UP_CALLS, max_calls - 1)
+        for _ in range(warm_up):
+            call()
+        self._synchronize()
         start, done = time.perf_counter(), 0
-        while done < at_most - first and time.perf_counter() - start < _TIMED_SECONDS:
-            work()
+        while done < max_calls - warm_up and time.perf_counter() - start < _TIMING_SECONDS:
+            call()
             done += 1
-        self._wait()
+        self._synchronize()
         return (time.perf_counter() - start) / done
 
-    def _wait(self) -> None:
-        """Until a GPU has done what it was given."""
+    def _synchronize(self) -> None:
+        """Wait until a GPU has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Everything that the next epoch depends on beside the configuration, by name."""
+        """Return by name all state that the next epoch depends on, except for the configuration."""
         optimizer = self._optimizer.state_dict()
         tensors = {f"network.{name}": value for name, value in self._network.state_dict().items()}
         if self._average is not None:
@@ -159,24 +163,24 @@ class Fit:
         return tensors | {"epoch": torch.tensor(self.epoch)}
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Goes on from what `state_tensors` gave after some epoch, as if it had never been interrupted."""
+        """Restore the result of `state_tensors`, so that training continues as if never interrupted."""
         self.epoch = int(tensors["epoch"])
-        self._network.load_state_dict(_under("network.", tensors))
+        self._network.load_state_dict(_with_prefix("network.", tensors))
         if self._average is not None:
-            self._average.load_state_dict(_under("average.", tensors))
+            self._average.load_state_dict(_with_prefix("average.", tensors))
         state: dict[int, dict[str, Tensor]] = {}
         weights = list(self._network.parameters())
-        for name, value in _under("optimizer.", tensors).items():
+        for name, value in _with_prefix("optimizer.", tensors).items():
             index, _, key = name.partition(".")
             weight = weights[int(index)]
             if value.shape == weight.shape:
-                # Fused steps go through memory in order, so moments must lie as their weights do.
+                # Fused steps read memory in order, so moments need the memory format of their weights.
                 value = torch.empty_like(weight).copy_(value)
             state.setdefault(int(index), {})[key] = value
-        # The schedule is a function of the steps made, so it is stepped there before it sets the rates.
+        # The schedule counts steps and sets the optimizer's rates, so it is stepped before they are restored.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step\\(\\)` before")
-            for _ in range(self.epoch * self._steps_an_epoch):
+            for _ in range(self.epoch * self._steps_per_epoch):
                 self._schedule.step()
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -186,19 +190,22 @@ class Fit:
             raise DivergenceError(f"the {name} loss is {loss} in epoch {self.epoch}")
 
     def _seed(self, epoch: int) -> None:
-        """Seeds PyTorch for one epoch; epoch 0 is the initial weights."""
+        """Seed PyTorch for an epoch; epoch 0 stands for the initial weights."""
         seed = np.random.SeedSequence([self.config.seed or 0, epoch]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed))
 
     def _batches(self) -> tuple[Tensor, ...]:
-        """A fresh order of the training images in whole batches; what is left over waits for the next."""
+        """Return the indices of the training images in a new random order, in batches of equal size.
+
+        Images that do not fill a last batch are left out of this epoch.
+        """
         count = len(self._train[1])
         size = min(self.config.batch_size, count)
         order = torch.randperm(count)[: count - count % size].to(self.device)
         return torch.split(order, size)
 
     def _train_epoch(self) -> tuple[float, int]:
-        """Mean loss over the images, and their number."""
+        """Train for one epoch; return the mean loss and the number of images."""
         self._network.train()
         batches = self._batches()
         total = torch.zeros((), device=self.device)
@@ -207,7 +214,7 @@ class Fit:
         return float(total) / len(batches), sum(map(len, batches))
 
     def _step(self, batch: Tensor) -> Tensor:
-        """Trains on the images at the indices; their mean loss."""
+        """Train on the images with these indices; return their mean loss."""
         pixels, labels = self._train
         images = augment(pixels[batch], self.config).contiguous(memory_format=self._memory_format)
         with self._autocast():
@@ -229,85 +236,29 @@ class Fit:
 def logits(
     network: nn.Module, pixels: Tensor, autocast: AbstractContextManager[Any] | None = None
 ) -> NDArray[np.float32]:
-    """Logits [example, class] of uint8 pixels [example, channel, height, width], in evaluation mode."""
+    """Return logits [example, class] of uint8 pixels [example, channel, height, width].
+
+    The network is switched to evaluation mode.
+    """
     network.eval()
     with torch.inference_mode(), autocast or nullcontext():
         parts = [network(batch) for batch in pixels.split(_EVALUATION_BATCH)]
         return torch.cat(parts).float().cpu().numpy()
 
 
-def augment(pixels: Tensor, config: TrainingConfig) -> Tensor:
-    """Each image [example, channel, height, width] shifted, rotated and mirrored by its own random draw.
-
-    What a shift or rotation brings in from outside is black (0).
-    """
-    if config.shift:
-        pixels = _shifted(pixels, config.shift)
-    if config.rotation:
-        pixels = _rotated(pixels.float(), config.rotation)
-    if config.flip:
-        mirrored = torch.rand(len(pixels), device=pixels.device) < 0.5
-        pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
-    return pixels
-
-
-def _shifted(pixels: Tensor, shift: int) -> Tensor:
-    """Crops each padded image at its own offset, as one gather from a view of all its windows."""
-    count, _, height, width = pixels.shape
-    padded = nn.functional.pad(pixels, (shift, shift, shift, shift))
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [example, channel, dy, dx, height, width]
-    dy, dx = torch.randint(0, 2 * shift + 1, (2, count), device=pixels.device)
-    return windows[torch.arange(count, device=pixels.device), :, dy, dx]
-
-
-def _rotated(pixels: Tensor, degrees: float) -> Tensor:
-    angle = torch.deg2rad((torch.rand(len(pixels), device=pixels.device) * 2 - 1) * degrees)
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    # affine_grid works in units of half an image side, so a rotation of pixels scales by the sides' ratio.
-    ratio = pixels.shape[-2] / pixels.shape[-1]
-    rows = [torch.stack([cos, -sin * ratio, zero], 1), torch.stack([sin / ratio, cos, zero], 1)]
-    grid = nn.functional.affine_grid(torch.stack(rows, 1), list(pixels.shape), align_corners=False)
-    return nn.functional.grid_sample(pixels, grid, align_corners=False)
-
-
-def _tensor(array: NDArray[Any], device: torch.device) -> Tensor:
-    """The array on the device; on a CPU the same memory, which Ray shares read-only and we never write."""
+def _to_tensor(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Return the array on the device. On a CPU the memory is shared, which Ray maps read-only."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array).to(device)
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names have the prefix, by name without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _average(network: ConvNet, decay: float) -> AveragedModel | None:
+def _averaged_model(network: ConvNet, decay: float) -> AveragedModel | None:
     if not decay:
         return None
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-def _optimizer(network: nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
-    make: Callable[..., torch.optim.Optimizer] = {
-        "adamw": torch.optim.AdamW,
-        "adam": torch.optim.Adam,
-        "sgd": torch.optim.SGD,
-    }[config.optimizer]
-    momentum = {"momentum": 0.9, "nesterov": True} if config.optimizer == "sgd" else {}
-    return make(
-        network.parameters(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=True,
-        **momentum,
-    )
-
-
-def _schedule(
-    optimizer: torch.optim.Optimizer, config: TrainingConfig, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if config.schedule == "one-cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1)
-    if config.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
