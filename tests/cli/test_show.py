@@ -337,7 +337,7 @@ def test_a_sweep_that_has_hardly_begun_is_shown(swept: Swept, convene: Command, 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("nobody", "sweep 'nobody': there is none"),
+        ("nobody", "sweep 'nobody': not found"),
         ("smal errors", "did you mean small"),
         ("small nonsense", "'nonsense' is not one of 'samples', 'filters'"),
         (

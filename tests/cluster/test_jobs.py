@@ -24,7 +24,7 @@ from convene.cluster import auth, dashboard, job_entrypoint, job_package
 from convene.cluster.jobs import Job, JobServer, LogReader
 from convene.config import search_space
 from convene.errors import InputError, WorkError
-from convene.records.sweep_record import numbered
+from convene.records.sweep_name import numbered
 
 SPACE = '[data]\nsource = "digits"\n[network]\nwidth = { choices = [4, 8] }\n[search]\ntrials = 2\n'
 

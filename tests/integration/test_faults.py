@@ -248,7 +248,7 @@ def test_a_sweep_that_is_running_is_left_alone(tmp_path: Path) -> None:
     for verb in ("resume", "sync"):
         ended = convene(verb, "s", folder=tmp_path)
         assert ended.code == 2
-        assert "another process is at work on it" in ended.err
+        assert "another process is running it" in ended.err
     finish(process)
     sweep.check(trials=3)
 

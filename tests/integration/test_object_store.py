@@ -196,7 +196,7 @@ def test_one_process_at_a_time_has_a_sweep(store: ObjectStore) -> None:
     with lock.hold(files, "a"):
         assert lock.is_held(files)
         with (
-            pytest.raises(InputError, match="sweep a: another process is at work on it"),
+            pytest.raises(InputError, match="sweep a: another process is running it"),
             lock.hold(files, "a"),
         ):
             pass

@@ -17,7 +17,7 @@ from convene.config.schema import Configuration
 from convene.config.search_space import SearchSpace, override, parse
 from convene.search.object_journal import ObjectJournal
 from convene.search.sampler import any_admissible
-from convene.search.study import StudiedTrial, Study, known_trials
+from convene.search.study import Study, StudyTrial, known_trials
 from convene.search.study_storage import StudyStorage
 from convene.search.trial_state import TrialState
 from convene.storage import Storage
@@ -130,12 +130,12 @@ def test_an_opened_journal_has_the_same_trials_and_goes_on_counting(tmp_path: Pa
 def test_entries_that_are_gathered_are_one_request_and_seen_at_once(tmp_path: Path) -> None:
     journal, numbers = ObjectJournal(Storage(str(tmp_path))), list(range(450))
     journal.append_logs([{"n": 0}])
-    with journal.gathered():
+    with journal.batched():
         for number in numbers[1:150]:
             journal.append_logs([{"n": number}])
         assert [entry["n"] for entry in journal.read_logs(0)] == numbers[:150]
         assert len(list(ObjectJournal(Storage(str(tmp_path))).read_logs(0))) == 1
-    with journal.gathered():
+    with journal.batched():
         for number in numbers[150:]:  # in more objects than one
             journal.append_logs([{"n": number}])
     assert [entry["n"] for entry in ObjectJournal(Storage(str(tmp_path))).read_logs(0)] == numbers
@@ -162,7 +162,7 @@ def test_a_trials_parameters_are_those_of_its_configuration(tmp_path: Path) -> N
     study = Study(DEEP, shape_error, at(tmp_path / "journal"))
     asked = dict(study.ask() for _ in range(5))
     study.tell(0, TrialState.COMPLETE, [0.5])
-    trials: list[StudiedTrial] = study.trials()
+    trials: list[StudyTrial] = study.trials()
     assert [trial.number for trial in trials] == list(asked) == list(range(5))
     for trial in trials:
         assert set(trial.parameters) == set(DEEP.distributions)
@@ -578,14 +578,14 @@ def test_known_trials_are_those_that_lie_in_the_space_and_count_for_nothing_else
     assert {k.state for k in known if k.parameters["network.depth"] == 2} == {TrialState.PRUNED}
 
     study = Study(now, fits, at(tmp_path / "now"), "now")
-    study.take("then", known)
-    assert (len(study), study.taken, study.trials(), study.ranked(), study.pareto()) == (0, 4, [], [], [])
+    study.add_known("then", known)
+    assert (len(study), study.known, study.trials(), study.ranked(), study.pareto()) == (0, 4, [], [], [])
     number, _ = study.ask()
     assert number == 4  # its number is its place in the study, where the earlier ones are
     study.report(number, 3, 0.45)
     assert study.should_prune(number, 3)  # beside 0.2, 0.3, 0.4 and 0.5
     again = Study(now, fits, at(tmp_path / "now"), "now")
-    assert (len(again), again.taken, len(again.trials())) == (1, 4, 1)
+    assert (len(again), again.known, len(again.trials())) == (1, 4, 1)
 
 
 def test_a_value_that_now_applies_elsewhere_alone_is_not_known(tmp_path: Path) -> None:
@@ -607,10 +607,10 @@ def test_an_earlier_sweep_that_was_taken_in_part_is_taken_whole(tmp_path: Path) 
         number, configuration = earlier.ask()
         earlier.tell(number, TrialState.COMPLETE, [configuration.network.depth / 10])
     known = known_trials(at(tmp_path / "then"), "then", then, then)
-    Study(then, fits, at(tmp_path / "now"), "now").take("then", known[:2])
+    Study(then, fits, at(tmp_path / "now"), "now").add_known("then", known[:2])
     study = Study(then, fits, at(tmp_path / "now"), "now")
-    study.take("then", known)
-    assert study.taken == 6
+    study.add_known("then", known)
+    assert study.known == 6
     assert {trial.params["network.depth"] for trial in study.optuna_study.trials} == set(range(1, 7))
 
 

@@ -10,7 +10,7 @@ from convene import datasets
 from convene.config import search_space
 from convene.ensemble import test_predictions, test_set
 from convene.ensemble.selection import top_k
-from convene.records import sweep_record
+from convene.environment import utc_now
 from convene.records.open_sweep import OpenSweep
 from convene.records.result import EnsembleChoice, MlflowRun, SweepResult
 from convene.records.sweep_record import SweepMetadata, SweepRecord
@@ -50,7 +50,7 @@ def record_sweep(root: Path, trials: int, seed: int = 0) -> OpenSweep:
     about = SweepMetadata(
         name="synthetic",
         id="0" * 32,
-        created=sweep_record.now(),
+        created=utc_now(),
         dataset=dataset.name,
         classes=len(dataset.classes),
         train=len(dataset.train),

@@ -60,7 +60,7 @@ def test_a_sweep_is_looked_at_and_nothing_is_left_behind(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("setting", "environment", "says"),
     [
-        ("search.start_from=nosuch", {}, "sweep 'nosuch': there is none"),
+        ("search.start_from=nosuch", {}, "sweep 'nosuch': not found"),
         ("search.trials=3", {"OPTUNA_STORAGE": "postgresql+psycopg2://127.0.0.1:1/optuna"}, "OPTUNA_STORAGE"),
     ],
 )

@@ -17,12 +17,12 @@ from convene.datasets import Images
 from convene.ensemble import test_predictions
 from convene.records.open_sweep import OpenSweep
 from convene.records.result import EnsembleChoice
+from convene.records.trials import RecordedTrial
 from convene.search.trial_state import TrialState
 from convene.sweep import final_stage
 from convene.training.metrics import accuracy_interval
 from convene.visualization import report
 from convene.visualization.report import Findings, text
-from convene.visualization.report.findings import Trial
 from tests.conftest import Swept, convene
 from tests.support.synthetic import record_sweep
 
@@ -205,7 +205,9 @@ def test_a_second_look_at_the_test_set_is_told(findings: Findings, page: Reader)
 
 def test_a_sweep_in_which_all_failed_says_why(findings: Findings) -> None:
     trials = tuple(
-        Trial(replace(trial.studied, state=TrialState.FAIL, reason="out of memory", values=None), None)
+        RecordedTrial(
+            replace(trial.studied, state=TrialState.FAIL, reason="out of memory", values=None), None
+        )
         for trial in findings.trials
     )
     study = optuna.create_study()
@@ -228,7 +230,7 @@ def test_a_sweep_at_work_has_not_failed(findings: Findings) -> None:
 def test_of_several_objectives_it_shows_the_front(findings: Findings, page: Reader) -> None:
     space = search_space.override(findings.space, {"search.objectives": ["valid_loss", "parameters"]})
     trials = tuple(
-        Trial(
+        RecordedTrial(
             replace(trial.studied, values=(trial.record.last.valid_loss, trial.record.parameters)),
             trial.record,
         )
@@ -262,7 +264,7 @@ def test_one_trial_is_enough_for_a_page(tmp_path: Path) -> None:
 
 def test_nothing_that_users_name_becomes_markup(findings: Findings, page: Reader) -> None:
     trials = tuple(
-        Trial(replace(trial.studied, reason=HOSTILE if trial.studied.reason else None), trial.record)
+        RecordedTrial(replace(trial.studied, reason=HOSTILE if trial.studied.reason else None), trial.record)
         for trial in findings.trials
     )
     classes = tuple(f"{HOSTILE}{name}" for name in findings.classes)

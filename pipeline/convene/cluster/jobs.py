@@ -16,7 +16,8 @@ from convene.cluster import auth, dashboard, job_package
 from convene.config.schema import nearest
 from convene.config.search_space import SearchSpace
 from convene.errors import ConveneError, InputError, WorkError
-from convene.records.sweep_record import SweepRecord, as_name, check_name, numbered
+from convene.records.sweep_name import as_name, check_name, numbered
+from convene.records.sweep_record import SweepRecord
 from convene.storage import Storage
 
 if TYPE_CHECKING:

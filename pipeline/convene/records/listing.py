@@ -1,4 +1,4 @@
-"""What was recorded, read back: the sweeps under a storage root, and a sweep's leaderboard."""
+"""Recorded sweeps: the list under a storage root, the view of one, and its leaderboard."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 SORTS = ("created", "name", "trials", "valid_accuracy", "test_accuracy")
-"""What a list can be sorted by: names from A to Z, all else with the latest, largest or best first."""
+"""Orders of a list: names from A to Z, everything else with the latest, largest or best first."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ListedSweep:
 
     name: str
     state: str
-    """`running`, `finished`, or `unfinished` where trials or the final stage are still to come."""
+    """`running`, `finished`, or `unfinished` if trials or the final stage are left."""
     created: str
     dataset: str
     trials: int | None
@@ -35,29 +35,29 @@ class ListedSweep:
 
 @dataclass(frozen=True)
 class SweepView:
-    """A sweep as far as it has come."""
+    """A sweep so far."""
 
     name: str
     state: str
-    """As in a list."""
+    """As in `ListedSweep`."""
     asked: int
-    """Trials that were asked for."""
+    """Trials asked for."""
     states: dict[str, int]
     """Trials in each state."""
     searched: list[str]
-    """Columns of the table that were searched."""
+    """Searched columns of the table."""
     result: SweepResult | None
-    """Of the last final stage, if there was one."""
+    """The result of the last final stage; None before the first."""
     test_reads: int
-    """How often the test set was opened for it."""
+    """Openings of the test set for this sweep."""
     table: "pd.DataFrame"
-    """As `trials.parquet`."""
+    """One row for each trial, as in `trials.parquet`."""
     resume: str
-    """The command that finishes it."""
+    """The command that finishes the sweep."""
 
 
 def list_sweeps(storage: str | Path, pattern: str = "*", sort: str = "created") -> list[ListedSweep]:
-    """The sweeps under a storage root whose name matches (`mnist*`), by one of `SORTS`."""
+    """Return the sweeps under a storage root whose name matches (`mnist*`), in one of the orders `SORTS`."""
     store = Storage(str(storage))
     listed = []
     for name in sweep_record.names(store):
@@ -80,19 +80,19 @@ def list_sweeps(storage: str | Path, pattern: str = "*", sort: str = "created") 
         )
     if sort == "name":
         return sorted(listed, key=lambda sweep: sweep.name)
-    # What has no score yet stands last.
+    # Sweeps without a score come last.
     missing = "" if sort == "created" else -1
     return sorted(listed, key=lambda sweep: getattr(sweep, sort) or missing, reverse=True)
 
 
 def view(name: str, storage: str | Path) -> SweepView:
-    """A recorded sweep, also one that is at work or was cut off. Raises InputError where there is none."""
+    """Return a recorded sweep, also one that is running or was cut off. Raise InputError if there is none."""
     record = SweepRecord.open(Storage(str(storage)), name)
     space, state, result = record.space, _state(record), record.result
     if state == "finished":
         table = record.trials_table
     else:
-        table = trials.table_of(record, space, open_sweep.recorded_trials(record))
+        table = trials.progress_table(record, space, open_sweep.recorded_trials(record))
     states = {str(state): int(count) for state, count in table["state"].value_counts(sort=False).items()}
     searched = [name for name in space.searched if name in table]
     asked, reads, resume = space.base.search.trials, len(record.test_reads), record.command("resume")
@@ -106,7 +106,7 @@ def _state(record: SweepRecord) -> str:
 
 
 def leaderboard(result: SweepResult) -> tuple["pd.DataFrame", list[str]]:
-    """The rows of `trials.parquet`, best first, and the names of the columns that were searched."""
+    """Return the rows of `trials.parquet`, best first, and the names of the searched columns."""
     record = SweepRecord.open(Storage(result.storage), result.name)
     table = record.trials_table
     return table, [name for name in record.space.searched if name in table]

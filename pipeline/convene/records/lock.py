@@ -1,4 +1,4 @@
-"""One process at a time on a sweep: a lock of the kernel's, or a beat in an object store."""
+"""The lock of a sweep: the kernel's on a disk, a heartbeat in an object store."""
 
 import _thread
 import fcntl
@@ -20,27 +20,27 @@ logger = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 BEAT = 5.0
-"""Seconds between two beats of a process that holds a sweep in an object store."""
+"""Seconds between two heartbeats of a process that holds a sweep in an object store."""
 DEAD_AFTER = 6 * BEAT
-"""Seconds without a beat after which it is taken to have died: a slow request or two are no death."""
+"""Seconds without a heartbeat until its holder counts as dead, more than a slow request or two take."""
 
 
 @contextmanager
 def hold(files: Storage, name: str) -> Iterator[None]:
-    """The sweep for this process alone, until the context or the process ends, however it ends.
+    """Hold the sweep for this process alone, until the context or the process ends, however it ends.
 
-    In an object store a process that was killed keeps it for `DEAD_AFTER` more seconds, which this waits.
+    In an object store a killed process keeps its lock for `DEAD_AFTER` seconds, and this waits for them.
 
     Raises:
-        InputError: if another process has it.
+        InputError: if another process holds it.
     """
-    busy = InputError(f"sweep {name}: another process is at work on it")
+    busy = InputError(f"sweep {name}: another process is running it")
     with _locked(files, busy) if files.is_local else _beating(files, busy):
         yield
 
 
 def is_held(files: Storage) -> bool:
-    """Whether a process is at work on the sweep."""
+    """Return whether a process holds the sweep."""
     if not files.is_local:
         return (seen := _beat(files)) is not None and _is_alive(files, seen, within=2 * BEAT)
     try:
@@ -69,19 +69,19 @@ def _locked(files: Storage, busy: InputError) -> Iterator[None]:
 
 @contextmanager
 def _beating(files: Storage, busy: InputError) -> Iterator[None]:
-    """Object stores have no locks: whoever holds the sweep writes a new beat every few seconds.
+    """Hold the sweep by writing a new heartbeat every few seconds, since object stores have no locks.
 
-    The beats are compared, not their times: the machines' clocks may differ.
+    Heartbeats are compared by content, not by time: the machines' clocks may differ.
     """
     if (seen := _beat(files)) is not None and _is_alive(files, seen, within=DEAD_AFTER):
         raise busy
     holder = uuid.uuid4().hex
     _write_beat(files, holder, 0)
-    time.sleep(1)  # one that came at the same moment has written by then, and the last of them has it
+    time.sleep(1)  # a process that started at the same moment has written by then; the last writer holds
     if _holder(files) != holder:
         raise busy
     released = threading.Event()
-    thread = threading.Thread(target=_keep_beating, args=(files, holder, released), name="lease", daemon=True)
+    thread = threading.Thread(target=_keep_beating, args=(files, holder, released), name="lock", daemon=True)
     thread.start()
     try:
         yield
@@ -91,7 +91,7 @@ def _beating(files: Storage, busy: InputError) -> Iterator[None]:
         try:
             if _holder(files) == holder:
                 files.remove(_LOCK)
-        except StorageError as error:  # then it runs out by itself
+        except StorageError as error:  # the lock then expires by itself
             logger.warning("%s", error)
 
 
@@ -101,7 +101,7 @@ def _keep_beating(files: Storage, holder: str, released: threading.Event) -> Non
         count += 1
         try:
             if _holder(files) != holder:
-                # This process stood still for so long that it was taken to be dead.
+                # This process was stopped for so long that it counted as dead.
                 logger.error("%s: another process took the sweep over", files.root)
                 _thread.interrupt_main(signal.SIGINT)
                 return
@@ -128,7 +128,7 @@ def _holder(files: Storage) -> str | None:
 
 
 def _is_alive(files: Storage, seen: bytes, within: float) -> bool:
-    """Whether the beat changes within so many seconds; one that is gone was let go of."""
+    """Return whether the heartbeat changes within the given seconds; a missing one was released."""
     end = time.monotonic() + within
     while time.monotonic() < end:
         time.sleep(min(1.0, BEAT / 2))

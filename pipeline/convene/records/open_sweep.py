@@ -1,4 +1,4 @@
-"""A recorded sweep, opened: its space, its data, which must be the same, and its study."""
+"""A recorded sweep, opened: its space, its data, verified by fingerprint, and its study."""
 
 import os
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from convene.records.sweep_record import JOURNAL, SweepMetadata, SweepRecord
 from convene.redaction import redact_url
 from convene.search import study
 from convene.search.sampler import ShapeCheck, any_admissible
-from convene.search.study import KnownTrial, StudiedTrial, Study
+from convene.search.study import KnownTrial, Study, StudyTrial
 from convene.search.study_storage import StudyStorage
 from convene.storage import Storage
 from convene.training import shapes
@@ -24,7 +24,7 @@ from convene.training import shapes
 
 @dataclass(frozen=True)
 class OpenSweep:
-    """A sweep with what its folder and its data say."""
+    """A sweep with its record, its data and its study."""
 
     record: SweepRecord
     space: SearchSpace
@@ -35,10 +35,10 @@ class OpenSweep:
 def open_sweep(
     name: str, storage: str | Path, changes: Mapping[str, Any] | None = None, *, more: int = 0
 ) -> OpenSweep:
-    """A recorded sweep, with `changes` by dotted name laid over its space, and `more` trials to run.
+    """Open a recorded sweep, with `changes` by dotted name over its space, and `more` trials to run.
 
     Raises:
-        InputError: if there is none of that name, or its data has changed.
+        InputError: if there is no such sweep, or its data has changed.
     """
     record = SweepRecord.open(Storage(str(storage)), name)
     space = search_space.override(record.space, changes or {})
@@ -50,7 +50,7 @@ def open_sweep(
 
 
 def recorded_data(record: SweepRecord) -> Dataset:
-    """The images that a recorded sweep was trained on. Raises InputError where they have changed."""
+    """Return the images that a recorded sweep was trained on. Raise InputError if they have changed."""
     config = record.space.base.data
     dataset = datasets.load(config)
     if dataset.fingerprint != record.about.fingerprint:
@@ -61,8 +61,8 @@ def recorded_data(record: SweepRecord) -> Dataset:
     return dataset
 
 
-def recorded_trials(record: SweepRecord) -> list[StudiedTrial]:
-    """A recorded sweep's trials as far as they have come, also while another process is at work on it.
+def recorded_trials(record: SweepRecord) -> list[StudyTrial]:
+    """Return a recorded sweep's trials so far, also while another process runs it.
 
     Raises:
         InputError: if its study is in a database that cannot be reached.
@@ -71,31 +71,33 @@ def recorded_trials(record: SweepRecord) -> list[StudiedTrial]:
 
 
 def study_place(record: SweepRecord, about: SweepMetadata) -> tuple[StudyStorage, str]:
-    """Where a sweep's study is, and under what name.
+    """Return the storage of a sweep's study, and its name there.
 
     Raises:
-        InputError: if it is in a database, and OPTUNA_STORAGE does not say how to reach that one.
+        InputError: if it is in a database, and OPTUNA_STORAGE does not name that one.
     """
     if not about.study:
         return StudyStorage(journal=record.files / JOURNAL), record.name
     url = os.environ.get("OPTUNA_STORAGE", "")
     if redact_url(url) != about.study:
-        raise InputError(f"sweep {record.name}: its study is in {about.study}; set OPTUNA_STORAGE to that")
+        raise InputError(f"sweep {record.name}: its study is in {about.study}; set OPTUNA_STORAGE to it")
     return StudyStorage(url=url), f"{record.name} {about.id[:8]}"
 
 
 def known_trials(space: SearchSpace, dataset: Dataset, store: Storage) -> list[KnownTrial]:
-    """The trials of `search.start_from` that lie in this space.
+    """Return the trials of the sweep `search.start_from` that lie in this space.
 
     Raises:
-        InputError: if there is no such sweep, or none of its trials says anything here.
+        InputError: if there is no such sweep, or none of its trials can be used.
     """
     name, search = space.base.search.start_from, space.base.search
     if not name:
         return []
     earlier = SweepRecord.open(store, name)
     if earlier.about.fingerprint != dataset.fingerprint:
-        raise InputError(f"search.start_from = {name}: was trained on other images; its scores say nothing")
+        raise InputError(
+            f"search.start_from = {name}: was trained on other images, so its scores mean nothing here"
+        )
     then = earlier.space
     if then.base.search.objectives != search.objectives:
         objectives = list(then.base.search.objectives)

@@ -1,4 +1,4 @@
-"""An Optuna journal in an object store, where nothing can be appended to a file."""
+"""An Optuna journal in an object store, which cannot append to a file."""
 
 import json
 from bisect import bisect_right
@@ -11,40 +11,40 @@ from optuna.storages.journal import BaseJournalBackend
 from convene.storage import Storage
 
 _SEGMENT = 200
-"""Entries of an object: written again with each of them, it stays some tens of kilobytes."""
+"""Entries in an object, which is rewritten with each of them and so stays at some tens of kilobytes."""
 
 
 @final
 class ObjectJournal(BaseJournalBackend):
-    """Entries as lines of JSON, in objects that are named by the number of their first entry.
+    """Entries as lines of JSON, in objects named by the number of their first entry.
 
-    Only one process at a time may append. The object that is not full is written anew with each entry.
+    Only one process at a time may append. The last object is rewritten with each entry until it is full.
     """
 
     def __init__(self, files: Storage) -> None:
         self._files = files
         self._first: int | None = None
-        """Number of the first entry of the last object, once this process appends."""
+        """Number of the first entry in the last object, once this process has appended."""
         self._last: list[dict[str, Any]] = []
-        self._gathers = False
+        self._is_batching = False
 
     @contextmanager
-    def gathered(self) -> Iterator[None]:
-        """Has what is appended in the context written at its end, in one request instead of one an entry.
+    def batched(self) -> Iterator[None]:
+        """Write the context's entries at its end, in one request instead of one for each entry.
 
         Raises:
-            StorageError: where the store does not take it; this process then knows more than the store.
+            StorageError: if the store refuses them; this process then has more entries than the store.
         """
-        self._gathers = True
+        self._is_batching = True
         try:
             yield
         finally:
-            self._gathers = False
+            self._is_batching = False
             if self._first is not None:
                 self._write(self._last)
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """Entries from a number on, from 0."""
+        """Return the entries from a number on; the first is 0."""
         if self._first is not None and log_number_from >= self._first:
             return list(self._last[log_number_from - self._first :])
         starts = self._starts()
@@ -53,18 +53,18 @@ class ObjectJournal(BaseJournalBackend):
         return entries[log_number_from - wanted[0] :] if wanted else []
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Raises StorageError where the store does not take them."""
+        """Append entries. Raise StorageError if the store refuses them."""
         if self._first is None:
             starts = self._starts()
             self._first = starts[-1] if starts else 0
             self._last = self._read(self._first) if starts else []
         if len(self._last) >= _SEGMENT:
-            if self._gathers:
+            if self._is_batching:
                 self._write(self._last)
             self._first, self._last = self._first + len(self._last), []
-        # As they will be read, where an enumeration is its value.
+        # As they will be read back: an enumeration becomes its value.
         grown = [*self._last, *(json.loads(json.dumps(entry)) for entry in logs)]
-        if not self._gathers:
+        if not self._is_batching:
             self._write(grown)
         self._last = grown
 

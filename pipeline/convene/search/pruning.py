@@ -1,4 +1,4 @@
-"""Asynchronous successive halving: after which epochs trials are compared, and which of them go on.
+"""Asynchronous successive halving: the epochs after which trials are compared, and which of them continue.
 
 Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (2020).
 """
@@ -13,10 +13,10 @@ from convene.config.search_space import SearchSpace
 
 
 def rungs(space: SearchSpace) -> set[int]:
-    """The epochs after which weak trials are stopped.
+    """Return the epochs after which weak trials are stopped.
 
-    None but the first is so late that a trial stopped there had used most of its epochs: it saves little, and
-    an ensemble wants trials that are complete.
+    A rung after the first is left out if a trial stopped there had used most of its epochs: little is saved,
+    and an ensemble needs complete trials.
     """
     search, epochs = space.base.search, most_epochs(space)
     rung = search.grace_epochs or math.ceil(epochs / 3)
@@ -27,7 +27,7 @@ def rungs(space: SearchSpace) -> set[int]:
 
 
 def most_epochs(space: SearchSpace) -> int:
-    """The most that any configuration of the space trains for."""
+    """Return the largest number of epochs in the space."""
     searched = space.searched.get("training.epochs")
     if not searched:
         return space.base.training.epochs
@@ -35,9 +35,9 @@ def most_epochs(space: SearchSpace) -> int:
 
 
 def should_prune(value: float, others: Sequence[float], search: SearchConfig) -> bool:
-    """Whether a trial with this objective of validation is not in the best 1/`reduction_factor`.
+    """Return whether a trial with this validation objective is outside the best 1/`reduction_factor`.
 
-    `others` are those that were at the rung before it; the first always goes on.
+    `others` are the values of earlier trials at the rung; the first trial always continues.
     """
     if not others:
         return False

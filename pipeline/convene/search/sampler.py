@@ -1,4 +1,4 @@
-"""What is tried next: an Optuna sampler that is asked again until its proposal fits, applies and is new."""
+"""The sampler: Optuna's own, asked again until its proposal fits the images, applies and is new."""
 
 import itertools
 import random
@@ -18,7 +18,7 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from convene.config.schema import Configuration, SearchConfig
+from convene.config.schema import Configuration
 from convene.config.search_space import SearchSpace
 from convene.errors import WorkError
 
@@ -27,46 +27,50 @@ ShapeCheck = Callable[[Configuration], str | None]
 Parameters = dict[str, Any]
 _Key = tuple[tuple[str, Any], ...]
 
-_OWN_TRIES = 5  # then another way: GP and late CMA-ES repeat themselves, and GP takes 0.2 s or more
-_UNIFORM_TRIES = 100_000  # a space where fewer fit is one whose search would be hopeless anyway
-_SMALLEST_POPULATION = 4  # NSGA-II: complete trials of a generation
-_COUNTED = 100_000  # configurations; in a larger space a uniform draw is as good as new
+_OWN_TRIES = 5  # of Optuna's sampler: GP and late CMA-ES repeat themselves, and GP takes 0.2 s or more
+_UNIFORM_TRIES = 100_000  # if none of them fits, a search would be hopeless anyway
+_SMALLEST_POPULATION = 4  # complete trials in a generation of NSGA-II
+_COUNTED = 100_000  # configurations; in a larger space a uniform draw is almost surely new
 
 
 @final
 class Sampler(BaseSampler):
-    """Draws whole configurations: those parameters that apply, together fitting the images, not tried before.
+    """Draws whole configurations that are new, fit the images and hold only parameters that apply.
 
-    Once all of a finite space has been tried it begins again: other seeds make other networks of the same
-    configuration, and ensembles have a use for them.
+    Once every configuration of a finite space has been tried, it starts over: other seeds make other networks
+    of the same configuration, which an ensemble can use.
     """
 
     def __init__(self, space: SearchSpace, shape_check: ShapeCheck, seed: int) -> None:
-        self._sampler = _optuna_sampler(space, seed)
-        # Another seed, or its draws would be the sampler's own random ones over again.
+        self._sampler = SAMPLERS[space.base.search.sampler](space, seed)
+        # A seed of its own, or it would repeat the random draws of Optuna's sampler.
         self._uniform = RandomSampler(seed=seed ^ 0xFFFF_FFFF)
         self._random = random.Random(seed)
         self._space = space
         self._shape_check = shape_check
         self.given: Mapping[str, Any] = {}
-        """Parameters that the next trial is to have."""
-        self._noted: set[int] = set()
-        self._of_ended: set[_Key] = set()
+        """Parameters that the next trial must have."""
+        self._seen: set[int] = set()
+        self._ended_keys: set[_Key] = set()
 
     def reseed_rng(self) -> None:
-        """For Optuna, which calls it in processes that were forked."""
+        """Reseed, as Optuna asks for in forked processes."""
         self._sampler.reseed_rng()
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """For Optuna: all is drawn together."""
+        """Return the whole space: all parameters are drawn together."""
         return self._space.distributions
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Parameters:
-        """The parameters of a trial that apply."""
+        """Draw a trial's parameters.
+
+        Raises:
+            WorkError: if no configuration that was drawn fits the images.
+        """
         tried = self._tried(study, trial)
         for _ in range(_OWN_TRIES):
             drawn = self._draw(self._sampler, study, trial)
@@ -81,43 +85,43 @@ class Sampler(BaseSampler):
             drawn = self._draw(self._uniform, study, trial)
             if self._fits(drawn) and _key(drawn) not in tried:
                 return drawn
-        raise WorkError(f"search: of {_UNIFORM_TRIES:,} configurations that were drawn, none fits the images")
+        raise WorkError(f"search: none of {_UNIFORM_TRIES:,} random configurations fits the images")
 
     def _tried(self, study: optuna.Study, trial: FrozenTrial) -> set[_Key]:
-        """What the other trials have. Those that have ended are looked at once: there may be thousands."""
+        """Return the configurations of the other trials. Ended trials, perhaps thousands, are read once."""
         running: set[_Key] = set()
         for each in study.get_trials(deepcopy=False):
-            if each.number in self._noted or each.number == trial.number:
+            if each.number in self._seen or each.number == trial.number:
                 continue
             if each.state.is_finished():
-                self._noted.add(each.number)
-                self._of_ended.add(_key(each.params))
+                self._seen.add(each.number)
+                self._ended_keys.add(_key(each.params))
             else:
                 running.add(_key(each.params))
-        return self._of_ended | running
+        return self._ended_keys | running
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
     ) -> Any:
-        """For Optuna, which asks for what was not drawn before; nothing is."""
+        """Draw one parameter that `sample_relative` did not; there is none."""
         return self._sampler.sample_independent(study, trial, name, distribution)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """For Optuna."""
+        """Pass Optuna's call on."""
         self._sampler.before_trial(study, trial)
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """For Optuna."""
+        """Pass Optuna's call on."""
         self._sampler.after_trial(study, trial, state, values)
 
     def _fits(self, parameters: Parameters) -> bool:
         return self._shape_check(self._space.configuration(parameters, number=0)) is None
 
     def _draw(self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> Parameters:
-        """The given parameters, and for those that apply beside them the sampler's."""
-        if self._is_given():
+        """Return the given parameters, and the sampler's values for the others that apply."""
+        if self._is_complete():
             return self._space.applicable(self.given)
         together = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
         together = {**together, **self.given}
@@ -132,8 +136,8 @@ class Sampler(BaseSampler):
             )
         return drawn
 
-    def _is_given(self) -> bool:
-        """Whether nothing is left to draw."""
+    def _is_complete(self) -> bool:
+        """Return whether the given parameters leave nothing to draw."""
         given = self._space.applicable(self.given)
         return all(name in given or not self._space.applies(name, given) for name in self._space.searched)
 
@@ -141,8 +145,10 @@ class Sampler(BaseSampler):
 def every_configuration(
     space: SearchSpace, given: Mapping[str, Any], order: random.Random
 ) -> Iterator[Parameters] | None:
-    """All the space's configurations that have the given parameters, in random order; None where they are
-    without number, or too many to count.
+    """Return all configurations with the given parameters, in random order.
+
+    Returns:
+        None for a space that is infinite or too large to count.
     """
     candidates = [
         [given.get(name)] if name in given or space.never_applies(name) else each.candidates
@@ -172,14 +178,14 @@ def _in_random_order(
 def any_admissible(
     space: SearchSpace, shape_check: ShapeCheck, names: Sequence[str], given: Mapping[str, Any] | None = None
 ) -> str | None:
-    """None where some combination of the named parameters fits, else why the last one did not.
+    """Return None if some combination of the named parameters fits, else why the last one does not.
 
-    Exact: the named parameters are whole numbers and choices, and every combination is looked at, each with
+    The answer is exact: the named parameters are integers and choices, and every combination is checked with
     the given parameters.
     """
     given = given or {}
     needed = set(names)
-    for name, each in reversed(space.searched.items()):  # each stands after those that it depends on
+    for name, each in reversed(space.searched.items()):  # a parameter comes after those it depends on
         needed |= set(each.when) if name in needed else set()
     options = {
         name: [given[name]] if name in given else each.candidates or []
@@ -199,17 +205,23 @@ def _key(parameters: Mapping[str, Any]) -> _Key:
     return tuple(sorted(parameters.items()))
 
 
-def _optuna_sampler(space: SearchSpace, seed: int) -> BaseSampler:
-    search: SearchConfig = space.base.search
-    if search.sampler == "tpe":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            conditional = any(searched.when for searched in space.searched.values())
-            return TPESampler(seed=seed, multivariate=True, group=conditional)
-    if search.sampler == "gp":
-        return GPSampler(seed=seed)
-    if search.sampler == "cmaes":
-        return CmaEsSampler(seed=seed, warn_independent_sampling=False)
-    if search.sampler == "nsga2":
-        return NSGAIISampler(seed=seed, population_size=max(_SMALLEST_POPULATION, search.trials // 5))
-    return RandomSampler(seed=seed)
+def _tpe(space: SearchSpace, seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        conditional = any(searched.when for searched in space.searched.values())
+        return TPESampler(seed=seed, multivariate=True, group=conditional)
+
+
+def _nsga2(space: SearchSpace, seed: int) -> BaseSampler:
+    population = max(_SMALLEST_POPULATION, space.base.search.trials // 5)
+    return NSGAIISampler(seed=seed, population_size=population)
+
+
+SAMPLERS: Mapping[str, Callable[[SearchSpace, int], BaseSampler]] = {
+    "tpe": _tpe,
+    "gp": lambda space, seed: GPSampler(seed=seed),
+    "cmaes": lambda space, seed: CmaEsSampler(seed=seed, warn_independent_sampling=False),
+    "nsga2": _nsga2,
+    "random": lambda space, seed: RandomSampler(seed=seed),
+}
+"""Optuna's samplers for a space and a seed, by `search.sampler`."""

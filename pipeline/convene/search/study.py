@@ -1,4 +1,4 @@
-"""The Optuna study of a sweep: right states, lasting numbers, what is weak and what is best."""
+"""The Optuna study of a sweep: states, lasting numbers, pruning and the ranking of trials."""
 
 import warnings
 from collections import Counter
@@ -20,23 +20,25 @@ from convene.search.sampler import Sampler, ShapeCheck
 from convene.search.study_storage import MEMORY, StudyStorage, batched_writes
 from convene.search.trial_state import TrialState
 
-_SEARCHED = "searched"  # of the study: whether its search has come to its end
-_TAKEN_FROM = "taken from"  # of a trial: the sweep that ran it
-_CURVE = "epoch {}"  # of a trial: its objective then, where Optuna takes no reports: of several objectives
+# User attributes, as studies on disk have them.
+_SEARCHED = "searched"  # of a study: whether its search has ended
+_TAKEN_FROM = "taken from"  # of a trial: the earlier sweep that ran it
+_CURVE = "epoch {}"  # of a trial with several objectives, for which Optuna accepts no reports
 
 
 @dataclass(frozen=True)
-class StudiedTrial:
-    """A trial as the study knows it. `reason` says why it was stopped or failed."""
+class StudyTrial:
+    """A trial in the study."""
 
     number: int
     state: TrialState
     parameters: dict[str, Any]
     reason: str | None
+    """Why it was pruned or failed."""
     values: tuple[float, ...] | None
-    """The objectives, of a COMPLETE trial."""
+    """The objectives of a COMPLETE trial."""
     started: float
-    """Seconds since 1970."""
+    """Seconds since the epoch."""
     ended: float | None
 
 
@@ -59,51 +61,50 @@ class Study:
             )
         self._open: dict[int, optuna.Trial] = {}
         self._reported: dict[int, int] = {}
-        # What is asked of the trials at every event is kept up to date: to go through thousands each time
-        # would take the longer, the more there have been.
+        # Updated with each event: to go through all trials each time would slow down as they add up.
         self._at_rung: dict[int, dict[int, float]] = {rung: {} for rung in pruning.rungs(space)}
         self.ended: Counter[TrialState] = Counter()
-        """How many of the sweep's own trials ended in each state."""
+        """Ended trials of the sweep by state."""
         self.best: tuple[int, float] | None = None
-        """Number of the first of `ranked`, and its objective of validation."""
-        self.taken = 0
-        """Trials of an earlier sweep that are known."""
+        """Number and validation objective of the best complete trial."""
+        self.known = 0
+        """Trials of an earlier sweep in this study."""
         self._own_trials = 0
         self._count_trials()
-        # A resumed search would else draw again what it drew at first.
+        # Otherwise a resumed search would repeat its first draws.
         self._sampler = Sampler(space, shape_check, seed=(search.seed + len(self)) % 2**32)
         self._study.sampler = self._sampler
 
     @property
     def optuna_study(self) -> optuna.Study:
-        """Optuna's own, for its importances and figures; to be read alone."""
+        """Optuna's study, read-only, for its importances and figures."""
         return self._study
 
     @property
     def open_trials(self) -> list[int]:
-        """Numbers of the trials that were asked for or reopened here, and not told."""
+        """Numbers of the trials that this process asked for or reopened and has not ended."""
         return list(self._open)
 
     @property
     def has_ended(self) -> bool:
-        """Whether all trials have ended, and none is to follow."""
+        """Whether all trials have ended and none will follow."""
         if any(trial.state is TrialState.RUNNING for trial in self.trials()):
             return False
         return self._study.user_attrs.get(_SEARCHED, False) or len(self) >= self._search.trials
 
     def end_search(self, ended: bool = True) -> None:
-        """Notes that no trial is to follow, though there may be fewer than were asked for: time was over."""
+        """Record that no trial will follow, even if time was up before all were run."""
         self._study.set_user_attr(_SEARCHED, ended)
 
     def __len__(self) -> int:
-        """The sweep's own trials so far, in whatever state."""
+        """Return the number of the sweep's own trials, in any state."""
         return self._own_trials
 
     def _count_trials(self) -> None:
-        """Reads what the study knows already."""
+        """Read the trials that the study has already."""
         every = self._study.get_trials(deepcopy=False)
-        self.taken = sum(_TAKEN_FROM in trial.user_attrs for trial in every)
-        self._own_trials = len(every) - self.taken
+        self.known = sum(_TAKEN_FROM in trial.user_attrs for trial in every)
+        self._own_trials = len(every) - self.known
         for rung, values in self._at_rung.items():
             curves = ((trial.number, _curve(trial)) for trial in every)
             values.update({number: curve[rung] for number, curve in curves if rung in curve})
@@ -114,10 +115,10 @@ class Study:
         trials = self._study.get_trials(deepcopy=False, states=states or None)
         return [trial for trial in trials if _TAKEN_FROM not in trial.user_attrs]
 
-    def take(self, sweep: str, earlier: Sequence["KnownTrial"]) -> None:
-        """Takes over trials of an earlier sweep, but for those that it has; its own go on after them."""
+    def add_known(self, sweep: str, earlier: Sequence["KnownTrial"]) -> None:
+        """Add the trials of an earlier sweep that are not in the study yet; its own are numbered later."""
         with batched_writes(self._storage):
-            for known in earlier[self.taken :]:
+            for known in earlier[self.known :]:
                 distributions = {name: self._space.searched[name].distribution for name in known.parameters}
                 self._study.add_trial(
                     optuna.trial.create_trial(
@@ -132,7 +133,7 @@ class Study:
         self._count_trials()
 
     def ask(self) -> tuple[int, Configuration]:
-        """A new trial's number and complete configuration."""
+        """Return a new trial's number and complete configuration."""
         first = self._space.try_first[len(self) :]
         self._sampler.given = first[0] if first else {}
         with batched_writes(self._storage):
@@ -148,9 +149,9 @@ class Study:
         return trial.number, self._space.configuration(trial.params, trial.number)
 
     def reopen(self) -> list[tuple[int, Configuration]]:
-        """The trials that have not ended, and those that another process left: numbers and configurations.
+        """Return numbers and configurations of the running trials, also of those that another process left.
 
-        One that was cut off while its parameters were written gets the rest of them.
+        A trial that was cut off while its parameters were written gets the missing ones.
         """
         for frozen in self._own(OptunaState.RUNNING):
             if frozen.number not in self._open:
@@ -162,16 +163,16 @@ class Study:
         ]
 
     def settings(self, number: int) -> dict[str, Any]:
-        """Values of [network] and [training] by dotted name, without those that do not apply to a trial."""
+        """Return the values of [network] and [training] that apply to a trial, by dotted name."""
         return self._space.settings(self._open[number].params, number)
 
     @property
     def _reports(self) -> bool:
-        """Whether Optuna takes reports: not of several objectives."""
+        """Whether Optuna accepts reports: not with several objectives."""
         return len(self._study.directions) == 1
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """The objective of validation after an epoch; once is enough, and more does no harm."""
+        """Record the validation objective after an epoch. A repeated report is ignored."""
         if epoch > self._reported.get(number, 0):
             if self._reports:
                 self._open[number].report(value, epoch)
@@ -182,9 +183,9 @@ class Study:
                 self._at_rung[epoch][number] = value
 
     def should_prune(self, number: int, epoch: int) -> bool:
-        """Whether successive halving stops the trial at what it reported for this epoch.
+        """Return whether successive halving stops the trial by its report for this epoch.
 
-        The rungs are the study's own values, so that they outlive the process.
+        The values at a rung are the study's own, so that they outlive the process.
         """
         if epoch not in self._at_rung:
             return False
@@ -195,7 +196,7 @@ class Study:
     def tell(
         self, number: int, state: TrialState, values: Sequence[float] | None = None, reason: str | None = None
     ) -> None:
-        """Ends a trial, a COMPLETE one with its objectives. A PRUNED one keeps its reported values."""
+        """End a trial, a COMPLETE one with its objectives. A PRUNED one keeps its reported values."""
         trial = self._open[number]
         if reason:
             trial.set_user_attr("reason", reason)
@@ -204,43 +205,43 @@ class Study:
         self.ended[state] += 1
         if state is TrialState.COMPLETE:
             assert values, "a complete trial has its objectives"
-            ended = number, values[self._ranked_by]
-            self.best = min(self.best or ended, ended, key=self._rank)
+            complete = number, values[self._ranked_by]
+            self.best = min(self.best or complete, complete, key=self._rank)
 
-    def trials(self) -> list[StudiedTrial]:
-        """All trials of the sweep itself, in order of number."""
+    def trials(self) -> list[StudyTrial]:
+        """Return the sweep's own trials, in order of number."""
         return _studied(self._own())
 
     def ranked(self) -> list[tuple[int, float]]:
-        """Numbers of the complete trials and their objective of validation, from best to worst."""
+        """Return the complete trials' numbers and validation objectives, from best to worst."""
         complete = [(trial.number, trial.values[self._ranked_by]) for trial in self.trials() if trial.values]
         return sorted(complete, key=self._rank)
 
     @property
     def _ranked_by(self) -> int:
-        """Which of the objectives."""
+        """Index of the validation objective among the objectives."""
         return self._search.objectives.index(self._search.primary_objective)
 
     def _rank(self, complete: tuple[int, float]) -> tuple[float, int]:
-        """By which trials, each its number and objective of validation, are sorted from best to worst."""
+        """Return a key that sorts complete trials from best to worst."""
         number, value = complete
         return value if self._search.minimize else -value, number
 
     def pareto(self) -> list[int]:
-        """Numbers of the complete trials that no other beats in all objectives."""
+        """Return the numbers of the trials on the Pareto front."""
         return sorted(
             trial.number for trial in self._study.best_trials if _TAKEN_FROM not in trial.user_attrs
         )
 
 
-def recorded_trials(place: StudyStorage, name: str) -> list[StudiedTrial]:
-    """A sweep's own trials in order of number. The study is only read, and may be at work meanwhile."""
+def recorded_trials(place: StudyStorage, name: str) -> list[StudyTrial]:
+    """Return a sweep's own trials in order of number. The study is only read, and may be in use."""
     trials = _recorded(place, name)
     return _studied([trial for trial in trials if _TAKEN_FROM not in trial.user_attrs])
 
 
 def _recorded(place: StudyStorage, name: str) -> list[FrozenTrial]:
-    """All trials of a study that is only read; none of one that is only about to be created."""
+    """Return all trials of a study that is only read; none before it is created."""
     if place.journal and not place.journal.exists():
         return []
     try:
@@ -250,9 +251,9 @@ def _recorded(place: StudyStorage, name: str) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False)
 
 
-def _studied(trials: Sequence[FrozenTrial]) -> list[StudiedTrial]:
+def _studied(trials: Sequence[FrozenTrial]) -> list[StudyTrial]:
     return [
-        StudiedTrial(
+        StudyTrial(
             trial.number,
             TrialState(trial.state.name),
             trial.params,
@@ -267,17 +268,17 @@ def _studied(trials: Sequence[FrozenTrial]) -> list[StudiedTrial]:
 
 @dataclass(frozen=True)
 class KnownTrial:
-    """What an earlier sweep knows of a trial, in the parameters of this one's space."""
+    """A trial of an earlier sweep, with the parameters of this sweep's space."""
 
     state: TrialState
     parameters: Mapping[str, Any]
     values: tuple[float, ...] | None
     curve: Mapping[int, float]
-    """The objective of validation by epoch."""
+    """The validation objective by epoch."""
 
 
 def known_trials(place: StudyStorage, name: str, then: SearchSpace, now: SearchSpace) -> list[KnownTrial]:
-    """The ended trials of an earlier study that lie in the space of now."""
+    """Return the ended trials of an earlier study that lie in the space `now`."""
     known = []
     for trial in _recorded(place, name):
         if trial.state not in (OptunaState.COMPLETE, OptunaState.PRUNED):
@@ -291,7 +292,7 @@ def known_trials(place: StudyStorage, name: str, then: SearchSpace, now: SearchS
 
 
 def _curve(trial: FrozenTrial) -> dict[int, float]:
-    """The objective of validation by epoch."""
+    """Return the validation objective by epoch."""
     if trial.intermediate_values:
         return trial.intermediate_values
     prefix = _CURVE.format("")
@@ -303,14 +304,14 @@ def _curve(trial: FrozenTrial) -> dict[int, float]:
 
 
 def _suggest(trial: optuna.Trial, name: str, drawn_from: BaseDistribution) -> None:
-    """Writes the parameter that the sampler drew."""
+    """Write the parameter that the sampler drew."""
     if isinstance(drawn_from, CategoricalDistribution):
         trial.suggest_categorical(name, drawn_from.choices)
         return
     assert isinstance(drawn_from, IntDistribution | FloatDistribution)
     suggest: Any = trial.suggest_int if isinstance(drawn_from, IntDistribution) else trial.suggest_float
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna's, where rounding makes the last step miss `high`
+        warnings.simplefilter("ignore")  # Optuna warns if rounding makes the last step miss `high`
         suggest(name, drawn_from.low, drawn_from.high, step=drawn_from.step, log=drawn_from.log)
 
 

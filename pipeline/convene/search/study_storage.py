@@ -1,4 +1,4 @@
-"""Where an Optuna study is kept."""
+"""The storage of an Optuna study."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,23 +17,23 @@ from convene.storage import Storage
 
 @dataclass(frozen=True)
 class StudyStorage:
-    """Where a study is: a journal, a database by its URL as Optuna takes it, or memory alone."""
+    """The place of a study: a journal, a database by Optuna's URL, or memory."""
 
     journal: Storage | None = None
     """A file, or a folder in an object store."""
     url: str | None = None
 
     def check(self) -> None:
-        """Raises InputError where a database does not answer."""
+        """Raise InputError if a database does not answer."""
         if self.url:
             self.storage()
 
     def storage(self) -> BaseStorage:
-        """Opens it. Raises InputError where a database does not answer."""
+        """Open it. Raise InputError if a database does not answer."""
         if self.url:
             try:
                 return optuna.storages.get_storage(self.url)
-            except Exception as error:  # each database's driver has its own
+            except Exception as error:  # each database driver has its own
                 where, why = redact_url(self.url), redact(last_line(error))
                 raise InputError(f"OPTUNA_STORAGE = {where}: cannot be opened: {why}") from None
         if self.journal:
@@ -52,9 +52,9 @@ class _ObjectJournalStorage(JournalStorage):
 
 @contextmanager
 def batched_writes(storage: BaseStorage) -> Iterator[None]:
-    """In an object store, where each entry is a request, writes those of the context in one."""
+    """Write the context's entries to an object store in one request, where each entry would be one."""
     if isinstance(storage, _ObjectJournalStorage):
-        with storage.journal.gathered():
+        with storage.journal.batched():
             yield
     else:
         yield

@@ -1,4 +1,4 @@
-"""Keeps a sweep to its time: which trials may start or go on."""
+"""The time budget of a sweep: which trials may start or continue."""
 
 import time
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from typing import final
 from convene.config.schema import Configuration
 from convene.errors import InputError
 
-# The final stage, as measured: export and start of the runtimes, then each test image through each member
-# three times (live, ONNX, pt2), without a backward pass and with all processors: 0.3 of the time that one
-# worker trains on it for. Generous, because others may use the machine too.
+# Measured: the export and the start of the runtimes, then each test image through each member three times
+# (live, ONNX, pt2) without a backward pass on all processors: 0.3 of the time that one worker trains on as
+# many images. Generous, because others may use the machine too.
 _FINAL_SECONDS = 15.0
 _FINAL_PASSES = 0.7
 
 
 def final_seconds(images: int, images_per_second: float) -> float:
-    """What is set aside for the final stage.
+    """Return the seconds to reserve for the final stage.
 
     Args:
-        images: that it scores: those of the test, once for each member.
-        images_per_second: that a worker trains on; 0 where that is not known.
+        images: test images to score, times the number of members.
+        images_per_second: training speed of a worker; 0 if unknown.
     """
     return _FINAL_SECONDS + (_FINAL_PASSES * images / images_per_second if images_per_second else 0.0)
 
@@ -39,15 +39,15 @@ class TrialPace:
 
 @final
 class TimeBudget:
-    """Ends training early enough for the whole command to keep to `search.time_budget`.
+    """Ends training early enough for the whole command to keep within `search.time_budget`.
 
-    Once a trial is complete, no other is begun or gone on with that could not be complete in time: a trial
-    cut short is worth little, and its processor is worth more to one that can finish.
+    Once a trial is complete, no other starts or continues that could not complete in time: a truncated trial
+    is worth little, and a trial that can finish makes better use of its processor.
 
     Args:
         started: when the command began, in seconds of `time.monotonic`.
-        config: the run's, for its budget and the size of its ensemble.
-        test_images: how many the final stage has to score.
+        config: the run's configuration, for its budget and the size of its ensemble.
+        test_images: number of images that the final stage has to score.
 
     Raises:
         InputError: if the budget leaves no time to train.
@@ -62,14 +62,14 @@ class TimeBudget:
                 f"search.time_budget = {budget:g} s: the final stage alone takes about {_FINAL_SECONDS:g} s"
             )
         self.end = None if budget is None else started + budget
-        """When the command is to end, in seconds of `time.monotonic`."""
+        """Deadline of the command, in seconds of `time.monotonic`."""
         self._images = test_images * min(config.ensemble.size, config.search.trials)
         self._images_per_second = 0.0
         self._fastest: float | None = None
 
     @property
     def _deadline(self) -> float:
-        """When training must end: what the final stage takes is guessed from the speed of training."""
+        """End of training; the final stage's duration is estimated from the speed of training."""
         if self.end is None:
             return float("inf")
         return self.end - final_seconds(self._images, self._images_per_second)
@@ -88,9 +88,9 @@ class TimeBudget:
         return time.monotonic() + left > self._deadline
 
     def may_start(self) -> bool:
-        """Whether the quickest trial so far would still be in time."""
+        """Return whether a trial as short as the fastest so far would still finish in time."""
         return time.monotonic() + (self._fastest or 0) < self._deadline
 
     def is_over(self) -> bool:
-        """Whether all training has to end; trials in their first epoch then have nothing to show."""
+        """Return whether all training has to end, also of trials in their first epoch."""
         return time.monotonic() > self._deadline

@@ -19,7 +19,7 @@ from convene.records.open_sweep import OpenSweep
 from convene.records.result import EnsembleChoice, MlflowRun, Scores, SweepResult
 from convene.records.sweep_record import EXPORT, SweepRecord
 from convene.records.trials import Standing
-from convene.search.study import StudiedTrial
+from convene.search.study import StudyTrial
 from convene.search.trial_state import ENDED, TrialState
 from convene.tracking.tracker import Tracker
 from convene.training import checkpoint
@@ -59,7 +59,7 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> SweepResult:
         mlflow=MlflowRun(tracker.uri, sweep.dataset.name, tracker.parent, waiting=0),
         export=record.export,
         storage=record.storage.root,
-        taken=sweep.study.taken,
+        taken=sweep.study.known,
         ended=sweep.study.has_ended,
         pareto=_pareto(sweep),
         chosen=EnsembleChoice(config.size, config.rank_by),
@@ -142,7 +142,7 @@ def _score_and_export(
     return scores
 
 
-def _candidates(record: SweepRecord, studied: Sequence[StudiedTrial], config: EnsembleConfig) -> list[int]:
+def _candidates(record: SweepRecord, studied: Sequence[StudyTrial], config: EnsembleConfig) -> list[int]:
     """Return the trials to choose among.
 
     Raises:

@@ -194,7 +194,7 @@ def _search(sweep: OpenSweep, resources: "Resources", budget: TimeBudget, watch:
 def _add_known_trials(sweep: OpenSweep, known: Sequence["KnownTrial"]) -> None:
     """Add the trials of `search.start_from` to the study, without those that it has already."""
     if known:
-        sweep.study.take(str(sweep.space.base.search.start_from), known)
+        sweep.study.add_known(str(sweep.space.base.search.start_from), known)
 
 
 def _enlarge(sweep: OpenSweep) -> None:
@@ -232,7 +232,7 @@ def _metadata(name: str, dataset: Dataset) -> SweepMetadata:
     return SweepMetadata(
         name=name,
         id=uuid.uuid4().hex,
-        created=sweep_record.now(),
+        created=environment.utc_now(),
         dataset=dataset.name,
         classes=len(dataset.classes),
         train=len(dataset.train),

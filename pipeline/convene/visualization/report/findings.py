@@ -1,7 +1,7 @@
 """Everything that is recorded of a sweep and that its report tells, in one place."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convene.config import search_space
 from convene.config.search_space import SearchSpace
@@ -9,42 +9,18 @@ from convene.datasets import Dataset
 from convene.ensemble import test_predictions
 from convene.ensemble.selection import EnsembleScore, scores_by_size
 from convene.ensemble.test_predictions import Predictions
-from convene.records import sweep_record
+from convene.environment import utc_now
 from convene.records.open_sweep import OpenSweep
 from convene.records.result import SweepResult
 from convene.records.sweep_record import SweepMetadata, SweepRecord
-from convene.search.study import StudiedTrial
+from convene.records.trials import RecordedTrial, load_trials
 from convene.search.trial_state import TrialState
 from convene.training import checkpoint
-from convene.training.checkpoint import TrialRecord
 
 if TYPE_CHECKING:
     import optuna
 
 _LARGEST = 20  # ensemble whose score is looked at: of no more networks than are kept by default
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A trial as the study knows it, and as its worker recorded it if it finished an epoch."""
-
-    studied: StudiedTrial
-    record: TrialRecord | None
-
-    @property
-    def number(self) -> int:
-        """Its number."""
-        return self.studied.number
-
-    @property
-    def state(self) -> TrialState:
-        """How it ended, or RUNNING."""
-        return self.studied.state
-
-    @property
-    def searched(self) -> dict[str, Any]:
-        """Its values of the searched parameters, by dotted name."""
-        return self.studied.parameters
 
 
 @dataclass(frozen=True)
@@ -57,7 +33,7 @@ class Findings:
     space: SearchSpace
     classes: tuple[str, ...]
     valid_images: int
-    trials: tuple[Trial, ...]
+    trials: tuple[RecordedTrial, ...]
     order: tuple[int, ...]
     """Numbers of the complete trials, from best to worst."""
     study: "optuna.Study"
@@ -106,7 +82,7 @@ class Findings:
         return EnsembleScore(len(self.members), ensemble.valid_loss, ensemble.valid_accuracy)
 
     @property
-    def ranked(self) -> tuple[Trial, ...]:
+    def ranked(self) -> tuple[RecordedTrial, ...]:
         """The complete trials with their records, from best to worst."""
         by_number = {trial.number: trial for trial in self.trials if trial.record}
         return tuple(by_number[number] for number in self.order if number in by_number)
@@ -116,9 +92,7 @@ def gather(sweep: OpenSweep) -> Findings:
     """Reads what a sweep has left so far. It may still be running."""
     record, space, dataset, study = sweep.record, sweep.space, sweep.dataset, sweep.study
     order = tuple(number for number, _ in study.ranked())
-    all_trials = study.trials()
-    records = checkpoint.load_records(record.files, (studied.number for studied in all_trials))
-    trials = tuple(Trial(studied, records.get(studied.number)) for studied in all_trials)
+    trials = tuple(load_trials(record.files, study.trials()))
     result, predictions = record.result, test_predictions.load(record.files)
     members = result.ensemble.trials if result else ()
     if result:  # the space that makes this very ensemble
@@ -127,7 +101,7 @@ def gather(sweep: OpenSweep) -> Findings:
         predictions = None  # a final stage was cut off between the two
     return Findings(
         about=record.about,
-        written=sweep_record.now(),
+        written=utc_now(),
         space=space,
         classes=dataset.classes,
         valid_images=len(dataset.valid),
@@ -144,7 +118,7 @@ def gather(sweep: OpenSweep) -> Findings:
 
 
 def _ensembled(
-    record: SweepRecord, space: SearchSpace, dataset: Dataset, trials: tuple[Trial, ...]
+    record: SweepRecord, space: SearchSpace, dataset: Dataset, trials: tuple[RecordedTrial, ...]
 ) -> tuple[EnsembleScore, ...]:
     """Ensembles of the complete trials whose networks were kept."""
     complete = (t.number for t in trials if t.state is TrialState.COMPLETE)

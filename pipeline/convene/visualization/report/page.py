@@ -12,11 +12,12 @@ import numpy as np
 from convene.ensemble.diagnostics import calibration, confusion, disagreement
 from convene.ensemble.test_predictions import Predictions
 from convene.formatting import duration, percent, plural, short
+from convene.records.trials import RecordedTrial
 from convene.training.metrics import accuracy, accuracy_interval
 from convene.visualization import figures
 from convene.visualization.figures import Candidate, Figure, LearningCurve, ParetoPoint, Score
 from convene.visualization.report import text, thumbnails
-from convene.visualization.report.findings import Findings, Trial
+from convene.visualization.report.findings import Findings
 
 _CLASSES = 20  # of a confusion matrix; of more, those with the most errors
 _TOP = 10  # trials of the leaderboard
@@ -38,7 +39,7 @@ class Matrix:
 class MemberRow:
     """A member in the table of the ensemble's networks."""
 
-    recorded: Trial
+    recorded: RecordedTrial
     weight: float
     test_accuracy: float
 
@@ -145,7 +146,7 @@ def _figures(findings: Findings) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure}
 
 
-def _course(trial: Trial, objective: str) -> LearningCurve:
+def _course(trial: RecordedTrial, objective: str) -> LearningCurve:
     epochs = trial.record.epochs if trial.record else ()
     return LearningCurve(trial.number, trial.state, tuple(getattr(epoch, objective) for epoch in epochs))
 
@@ -201,7 +202,7 @@ def _members(findings: Findings) -> list[MemberRow]:
     ]
 
 
-def _leaderboard(findings: Findings) -> list[Trial]:
+def _leaderboard(findings: Findings) -> list[RecordedTrial]:
     """The best complete trials."""
     return list(findings.ranked[: max(_TOP, len(findings.members))])
 

@@ -9,9 +9,10 @@ from convene.ensemble.diagnostics import CalibrationBin, expected_calibration_er
 from convene.ensemble.selection import EnsembleScore
 from convene.ensemble.test_predictions import Predictions
 from convene.formatting import interval, percent, plural, series, significant
+from convene.records.trials import RecordedTrial
 from convene.search.trial_state import TrialState
 from convene.visualization.figures import Candidate, Figure, simplest, words
-from convene.visualization.report.findings import Findings, Trial
+from convene.visualization.report.findings import Findings
 
 # What a p-value up to the number is called.
 _CHANCE = (
@@ -115,7 +116,7 @@ def search(findings: Findings) -> str:
     return sentence
 
 
-def failures(trials: Sequence[Trial]) -> list[tuple[str, str]]:
+def failures(trials: Sequence[RecordedTrial]) -> list[tuple[str, str]]:
     """(reason, trials) of the failed trials, the most frequent reason first."""
     reasons: dict[str, list[int]] = {}
     for trial in trials:
@@ -153,7 +154,7 @@ def trade_off(candidates: Sequence[Candidate], images: int) -> str:
     """Which network is the simplest that still performs well."""
     chosen = simplest(candidates, images)
     best = max(candidates, key=lambda candidate: (candidate.valid_accuracy, -candidate.parameters))
-    what = f"Trial {chosen.trial}, with {chosen.parameters:,} parameters"
+    what = f"RecordedTrial {chosen.trial}, with {chosen.parameters:,} parameters"
     right = f"it gets {percent(chosen.valid_accuracy, images)} of the validation images right"
     if chosen == best:
         return f"{what}: {right}, and no network with as few or more does better."
