@@ -9,7 +9,7 @@ import pytest
 from convene.cli.preflight import lines
 from convene.sweep.disk import DiskUsage
 from convene.sweep.forecast import Forecast
-from convene.sweep.preflight import Preflight
+from convene.sweep.preflight import DataSummary, GpuUsage, LargestTrial, Preflight
 from tests.conftest import convene
 
 # 4 × 2 × 2 networks, of which those with three blocks do not fit where the images are not padded.
@@ -52,7 +52,7 @@ def test_a_sweep_is_looked_at_and_nothing_is_left_behind(tmp_path: Path) -> None
     assert seen["disk"]["at_most"] < seen["disk"]["free"]
     assert seen["gpu"] is None
     budget, size = sorted(seen["problems"], reverse=True)
-    assert budget.startswith("search.time_budget = 16 s: leaves 0 s to train, but the quickest trial")
+    assert budget.startswith("search.time_budget = 16 s: leaves 0 s to train, but the fastest trial")
     assert size == "ensemble.size = 4: larger than search.trials = 3"
     assert [path.name for path in tmp_path.iterdir()] == ["s.toml"]
 
@@ -95,15 +95,15 @@ def test_where_nothing_stands_in_the_way_it_says_so(tmp_path: Path) -> None:
 
 
 SEEN = Preflight(
-    data={"name": "cats", "train": 1200, "valid": 100, "test": 200, "shape": [3, 32, 64], "classes": 2},
+    data=DataSummary("cats", 1200, 100, 200, (3, 32, 64), 2),
     searched={"network.depth": {"low": 1, "high": 3}, "training.ema": {"choices": [0, 0.9]}},
     configurations=1024,
     trials=40,
     concurrency=4,
     seconds=Forecast(12.34, 1.2345, 100.0, (100.0, 200.0), 1000.0, (30, 40)),
-    largest={"parameters": 123456, "seconds": 99.94},
+    largest=LargestTrial(123456, 99.94),
     disk=DiskUsage(34_000_000, 120_000_000_000, "mlruns"),
-    gpu={"trial": 2_000_000_000, "total": 80_000_000_000, "trials": 40},
+    gpu=GpuUsage(2_000_000_000, 80_000_000_000, 40),
     problems=("too little of this", "too much of that"),
 )
 

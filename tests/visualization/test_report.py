@@ -115,7 +115,7 @@ def test_a_sweep_without_a_result_shows_what_there_is(swept: Swept, tmp_path: Pa
         (["smal"], "did you mean small"),
         (
             ["small", "--to", "nowhere/report.html"],
-            "--to nowhere/report.html: must be a file in a folder that there is",
+            "--to nowhere/report.html: must be a file in an existing folder",
         ),
     ],
 )

@@ -49,9 +49,9 @@ def lines(seen: "Preflight") -> Iterator[tuple[str, str]]:
     from convene.formatting import byte_size, clock
 
     data, seconds, largest = seen.data, seen.seconds, seen.largest
-    shape = "x".join(map(str, data["shape"]))
-    yield "data", f"{data['name']}: {shape}, {data['classes']} classes"
-    yield "images", f"{data['train']:,} to train, {data['valid']:,} to validate, {data['test']:,} to test"
+    shape = "x".join(map(str, data.shape))
+    yield "data", f"{data.name}: {shape}, {data.classes} classes"
+    yield "images", f"{data.train:,} to train, {data.valid:,} to validate, {data.test:,} to test"
     count = f"; {seen.configurations:,} configurations fit" if (seen.configurations or 0) > 1 else ""
     yield "searched", (", ".join(seen.searched) or "nothing") + count
     if seconds:
@@ -59,8 +59,8 @@ def lines(seen: "Preflight") -> Iterator[tuple[str, str]]:
             "a trial",
             f"trains {seconds.trial:.3g} s on average, {seconds.least:.3g} s to {seconds.most:.3g} s",
         )
-    trained = "" if largest["seconds"] is None else f", {largest['seconds']:.3g} s"
-    yield "the largest", f"{largest['parameters']:,} parameters{trained}"
+    trained = "" if largest.seconds is None else f", {largest.seconds:.3g} s"
+    yield "the largest", f"{largest.parameters:,} parameters{trained}"
     if seconds:
         early, late = map(clock, seconds.sweep)
         yield "the sweep", f"{seen.trials} trials, {seen.concurrency} at a time: {early} to {late}"
@@ -69,7 +69,7 @@ def lines(seen: "Preflight") -> Iterator[tuple[str, str]]:
         yield "the budget", f"leaves {clock(seconds.budget)} to train: {fewest} to {most} trials"
     yield "disk", str(seen.disk)
     if gpu := seen.gpu:
-        each, total = byte_size(gpu["trial"]), byte_size(gpu["total"])
-        yield "a GPU", f"holds {gpu['trials']} of the largest trial: {each} of {total}"
+        each, total = byte_size(gpu.trial), byte_size(gpu.total)
+        yield "a GPU", f"holds {gpu.trials} of the largest trial: {each} of {total}"
     for problem in seen.problems or ("none",):
         yield "problem", problem

@@ -1,4 +1,4 @@
-"""The most disk that a sweep can take, known before it begins: arithmetic alone, without PyTorch."""
+"""An upper bound of the disk space of a sweep, computed before it begins, without PyTorch."""
 
 import shutil
 from dataclasses import dataclass
@@ -10,28 +10,29 @@ from convene.search.pruning import most_epochs
 from convene.storage import Storage
 from convene.training.size import largest, network_bytes, state_bytes
 
-# Measured on sweeps of 6 to 32 trials and up to 640 epochs, and rounded up. Beside its networks and logits
-# a trial leaves 4 KB of configuration, some 10 KB in MLflow's database, 4 KB in the study, a row in
-# `trials.parquet`, three times with its copies, and rounds four files and a folder up to blocks of 4 KB.
+# Measured on sweeps of 6 to 32 trials and up to 640 epochs, and rounded up. Beside its networks and logits, a
+# trial takes 4 KB for its configuration, about 10 KB in MLflow's database, 4 KB in the study, a row in
+# `trials.parquet` and its two copies, and up to 4 KB of unused block space for each of four files and a
+# folder.
 _TRIAL = 48_000
 _EPOCH = 2_500  # of which MLflow takes 1,200 for four metrics and their indices, the record and study 300
 _SWEEP = 4_000_000  # 1 MB for MLflow's empty tables, as much for a transaction on them; tables and cards
-# report.html and its copy with MLflow: 2.2 MB each of a thousand trials, and at most 80 pictures.
+# report.html and its copy in MLflow: 2.2 MB each for a thousand trials, with up to 80 pictures.
 _PAGES = 10_000_000
 _MEMBER = 64_000  # the graph of a member in an exported file, beside its weights
 
 _EXPORTED = 5
-"""Files with the ensemble's weights: ONNX and pt2, both again as MLflow's artifacts, ONNX as its model."""
+"""Files with the ensemble's weights: ONNX and pt2, their copies as artifacts, and MLflow's ONNX model."""
 
 
 @dataclass(frozen=True)
 class DiskUsage:
-    """What a sweep can take of a disk, and what there is."""
+    """The disk space that a sweep can take, and the free space."""
 
     at_most: int
     """Bytes; see `most_bytes`."""
     free: int | None
-    """Bytes; None where there is no end of them: in an object store."""
+    """Bytes; None in an object store, which has no limit."""
     root: str
     """The storage root."""
 
@@ -41,12 +42,12 @@ class DiskUsage:
 
     @property
     def is_enough(self) -> bool:
-        """Whether the disk cannot become full of this sweep."""
+        """Whether this sweep cannot fill the disk."""
         return self.free is None or self.at_most <= self.free
 
 
 def disk_usage(space: SearchSpace, dataset: Dataset, concurrency: int, storage: Storage) -> DiskUsage:
-    """What the sweep can take, and what there is where the storage root is or will be."""
+    """Return the sweep's bound, and the free space where the storage root is or will be."""
     at_most = disk_bound(space, dataset, concurrency)
     if not storage.is_local:
         return DiskUsage(at_most, None, storage.root)
@@ -57,12 +58,12 @@ def disk_usage(space: SearchSpace, dataset: Dataset, concurrency: int, storage: 
 
 
 def disk_bound(space: SearchSpace, dataset: Dataset, concurrency: int) -> int:
-    """At most so many bytes does a sweep add to its storage root, at any moment until it is finished.
+    """Return the most bytes that a sweep adds to its storage root at any moment until it is finished.
 
-    Its trials' logits and records; the networks of the best by loss and by accuracy; of each running trial
-    its network, the state to go on from, and the largest of its files once more, because each is written
-    beside the one that it replaces; the export; the report, and the members' answers to the test images. What
-    a worker that is killed leaves unfinished, until its trial ends, is not counted.
+    Counted are the logits and records of all trials; the networks of the best by loss and by accuracy; for
+    each running trial its network, its checkpoint, and the largest of its files once more, because a file is
+    written beside the one that it replaces; the export; the report; and the members' predictions on the test
+    images. The incomplete files of a killed worker, which exist until its trial ends, are not counted.
     """
     trials, keep = space.base.search.trials, space.base.ensemble.networks
     configuration = largest(space, dataset.image_shape, len(dataset.classes))

@@ -1,4 +1,4 @@
-"""How long a sweep takes, by how long its epochs do: arithmetic alone."""
+"""The duration of a sweep, computed from the duration of its epochs."""
 
 import math
 import statistics
@@ -10,23 +10,23 @@ from convene.config.search_space import SearchSpace
 from convene.search.pruning import rungs
 from convene.search.time_budget import final_seconds
 
-_TRIAL_SECONDS = 0.2  # of a trial beyond its training: `python -m tests.bench overhead`
+_TRIAL_SECONDS = 0.2  # cost of a trial beyond its training: `python -m tests.bench overhead`
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds of trials and of the whole sweep."""
+    """Durations of trials and of the whole sweep, in seconds."""
 
     trial: float
-    """That a complete trial trains, on average over the space."""
+    """Training time of a complete trial, on average over the space."""
     least: float
     most: float
     sweep: tuple[float, float]
-    """That the command takes: where weak trials are stopped as early as can be expected; where none is."""
+    """Duration of the command if weak trials are stopped as early as expected, and if none is."""
     budget: float | None
-    """What `search.time_budget` leaves to train in."""
+    """Time that `search.time_budget` leaves for training."""
     budget_trials: tuple[int, int] | None
-    """Trials that there is time for: where none is stopped, and where weak ones are."""
+    """Trials that fit in the budget if none is stopped, and if weak ones are."""
 
 
 def forecast(
@@ -38,12 +38,12 @@ def forecast(
     train: int,
     test: int,
 ) -> Forecast:
-    """What follows from the seconds that an epoch of some configurations takes, at least of one.
+    """Forecast a sweep from the duration of an epoch of at least one configuration.
 
     Args:
-        space: that they are a sample of.
-        epochs: each configuration with the seconds of an epoch.
-        start_seconds: until the first trial trains.
+        space: the space that the configurations are a sample of.
+        epochs: configurations, each with the seconds of an epoch.
+        start_seconds: time until the first trial trains.
         concurrency: trials at a time.
         train: training images.
         test: test images, which the final stage scores.
@@ -75,12 +75,12 @@ def forecast(
 
 
 def epochs_with_halving(rungs: Collection[int], reduction_factor: int, epochs: int) -> float:
-    """Epochs of a trial on average, where one in `reduction_factor` goes on from each rung.
+    """Return the mean number of epochs of a trial if one in `reduction_factor` continues after each rung.
 
-    Asynchronous halving comes near that with many trials; the first ones at a rung go on more often.
+    Asynchronous halving approaches that with many trials; the first ones at a rung continue more often.
     """
-    trained, going_on, since = 0.0, 1.0, 0
+    trained, continuing, since = 0.0, 1.0, 0
     for rung in (*sorted(rung for rung in rungs if rung < epochs), epochs):
-        trained += going_on * (rung - since)
-        going_on, since = going_on / reduction_factor, rung
+        trained += continuing * (rung - since)
+        continuing, since = continuing / reduction_factor, rung
     return trained

@@ -1,4 +1,4 @@
-"""What a sweep would take, said before anything runs: time, disk, GPUs, and what cannot be satisfied."""
+"""The preflight of a sweep: its time, disk and GPU memory, and every problem, before anything runs."""
 
 import itertools
 import json
@@ -31,36 +31,72 @@ from convene.sweep.forecast import Forecast, forecast
 from convene.tracking import tracker
 from convene.training import shapes, size
 
-_SAMPLES = 8  # configurations whose steps are timed, beside the largest
-_COUNTED = 10_000  # configurations; more are as good as no end of them
-_START_SECONDS = 5.0  # until Tune's workers train, once the cluster is there
+_SAMPLES = 8  # configurations to time, beside the largest
+_COUNTED = 10_000  # configurations; more are too many to count
+_START_SECONDS = 5.0  # until Tune's workers train, once the cluster is connected
 
-# Configurations, each with what was seen of its steps or why it cannot be trained. The first is the largest.
+# Configurations, each with its measured steps or the reason why it cannot be trained. The first is the
+# largest.
 Tried = list[tuple[Configuration, StepProfile | str]]
 
 
 @dataclass(frozen=True)
-class Preflight:
-    """What is known of a sweep before it runs."""
+class DataSummary:
+    """A data set in numbers."""
 
-    data: dict[str, Any]
-    """Its name, images of each split, shape [channel, height, width] and number of classes."""
+    name: str
+    train: int
+    """Training images."""
+    valid: int
+    """Validation images."""
+    test: int
+    """Test images."""
+    shape: tuple[int, int, int]
+    """[channel, height, width]."""
+    classes: int
+
+
+@dataclass(frozen=True)
+class LargestTrial:
+    """The trial of the space's largest network."""
+
+    parameters: int
+    seconds: float | None
+    """Training time; None if it was not trained."""
+
+
+@dataclass(frozen=True)
+class GpuUsage:
+    """The largest trial on a GPU."""
+
+    trial: int
+    """Bytes that it needs."""
+    total: int
+    """Bytes of the GPU."""
+    trials: int
+    """Trials of this size that fit at a time."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The facts known about a sweep before it runs."""
+
+    data: DataSummary
     searched: dict[str, Any]
-    """What each searched parameter is drawn from, as the file says it."""
+    """The searched parameters, each as its table in the file."""
     configurations: int | None
-    """How many fit the images; None where there are too many, or no end of them."""
+    """Configurations that fit the images; None if they are infinite or too many to count."""
     trials: int
     concurrency: int
     """Trials at a time."""
     seconds: Forecast | None
-    """None where nothing could be trained."""
-    largest: dict[str, Any]
-    """Of the largest: `parameters`, and the `seconds` of its trial, None where it was not trained."""
+    """None if nothing could be trained."""
+    largest: LargestTrial
     disk: DiskUsage
-    gpu: dict[str, int] | None
-    """Bytes: what the largest `trial` takes of a GPU and the `total`; and how many `trials` fit at a time."""
+    gpu: GpuUsage | None
+    """None if no trial uses a GPU, or its memory could not be measured."""
     problems: tuple[str, ...]
-    """What stands in the way."""
+    """Everything that would stop the sweep."""
 
 
 def examine(
@@ -70,18 +106,19 @@ def examine(
     overrides: Mapping[str, Any] | None = None,
     address: str | None = None,
 ) -> Preflight:
-    """Looks at all that a sweep needs and times a few steps of it. Leaves nothing behind, but Optuna's
-    tables in a database that OPTUNA_STORAGE names.
+    """Check everything that a sweep needs, and time a few of its steps.
+
+    Leaves nothing behind except Optuna's tables in a database that OPTUNA_STORAGE names.
 
     Args: as for `run_sweep`.
 
     Raises:
-        InputError: if what is asked is wrong in itself, as `run_sweep` does. What it merely does not get here
-            is among the `problems`.
+        InputError: if the request itself is wrong, as `run_sweep` does. What is only missing here is among
+            the `problems`.
     """
     began = time.monotonic()
     space, store = search_space.read(Path(file), overrides), Storage(str(storage))
-    with _leaving_no_folder(store):
+    with _without_leftovers(store):
         store.check_writable()
         tracker.place(store)
         StudyStorage(url=os.environ.get("OPTUNA_STORAGE")).check()
@@ -90,7 +127,7 @@ def examine(
         open_sweep.known_trials(space, dataset, store)
         largest = size.largest(space, dataset.image_shape, len(dataset.classes))
         configurations = [largest, *_sample(space, shape_check)]
-        seen = _see(space, dataset, configurations, store, address, began)
+        seen = _ask_cluster(space, dataset, configurations, store, address, began)
         room = disk.disk_usage(space, dataset, seen.most, store)
     seconds = _forecast(space, dataset, seen)
     problems = [*seen.problems, *_unsatisfied(space.base, dataset, seen.tried, seconds)]
@@ -111,8 +148,8 @@ def examine(
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What the cluster showed, as far as it came to that."""
+class _ClusterFacts:
+    """The facts that the cluster showed, as far as it could be asked."""
 
     problems: list[str]
     concurrency: int
@@ -120,69 +157,64 @@ class _Seen:
     """Trials at a time, at most."""
     memory: GpuMemory | str | None = None
     start_seconds: float = 0.0
-    """Until its workers train."""
+    """Time until its workers train."""
     tried: Tried = field(default_factory=list)
 
 
-def _see(
+def _ask_cluster(
     space: SearchSpace,
     dataset: Dataset,
     configurations: list[Configuration],
     store: Storage,
     address: str | None,
     began: float,
-) -> _Seen:
+) -> _ClusterFacts:
     search = space.base.search
-    seen = _Seen([], search.concurrency or 1, search.concurrency or 1)
+    seen = _ClusterFacts([], search.concurrency or 1, search.concurrency or 1)
     with connection.connect(address) as cluster:
-        with _noting(seen.problems):
+        with _collecting_problem(seen.problems):
             connection.check_storage(store)
-        with _noting(seen.problems):
+        with _collecting_problem(seen.problems):
             resources, memory = gpu_sharing.allocate(cluster, space, dataset)
-            with _noting(seen.problems):
+            with _collecting_problem(seen.problems):
                 gpu_sharing.check_gpu_memory(search, resources, memory)
             start_seconds = time.monotonic() - began + _START_SECONDS
             steps = profiling.profile_steps(configurations, dataset.for_training, search, resources)
             tried = list(zip(configurations, steps, strict=True))
             at_a_time = resources.concurrency, resources.max_concurrency
-            return _Seen(seen.problems, *at_a_time, memory, start_seconds, tried)
+            return _ClusterFacts(seen.problems, *at_a_time, memory, start_seconds, tried)
     return seen
 
 
 @contextmanager
-def _leaving_no_folder(store: Storage) -> Iterator[None]:
-    """Removes the storage root again where there was none."""
+def _without_leftovers(store: Storage) -> Iterator[None]:
+    """Remove the storage root again if it did not exist."""
     root = store.local() if store.is_local else None
     made = [folder for folder in (root, *root.parents) if not folder.exists()] if root else []
     try:
         yield
     finally:
-        with suppress(OSError):  # it is not empty: somebody else uses it meanwhile
+        with suppress(OSError):  # not empty: another process uses it by now
             for folder in made:
                 folder.rmdir()
 
 
 @contextmanager
-def _noting(problems: list[str]) -> Iterator[None]:
-    """What the cluster lacks is one problem of several, and no reason to look no further."""
+def _collecting_problem(problems: list[str]) -> Iterator[None]:
+    """Collect an error about the cluster as one of several problems, and continue."""
     try:
         yield
     except InputError as error:
         problems.append(str(error))
 
 
-def _data(dataset: Dataset) -> dict[str, Any]:
-    images = {"train": len(dataset.train), "valid": len(dataset.valid), "test": len(dataset.test)}
-    return {
-        "name": dataset.name,
-        **images,
-        "shape": list(dataset.image_shape),
-        "classes": len(dataset.classes),
-    }
+def _data(dataset: Dataset) -> DataSummary:
+    splits = len(dataset.train), len(dataset.valid), len(dataset.test)
+    return DataSummary(dataset.name, *splits, dataset.image_shape, len(dataset.classes))
 
 
 def _sample(space: SearchSpace, shape_check: ShapeCheck) -> list[Configuration]:
-    """Some different configurations that fit, drawn with the search's seed."""
+    """Return some distinct configurations that fit, drawn with the search's seed."""
     study = Study(search_space.override(space, {"search.sampler": "random"}), shape_check)
     drawn = [study.ask()[1] for _ in range(_SAMPLES)]
     return list({_without_seed(configuration): configuration for configuration in drawn}.values())
@@ -197,13 +229,13 @@ def _configurations(space: SearchSpace, shape_check: ShapeCheck) -> int | None:
     drawn = list(itertools.islice(every, _COUNTED + 1)) if every else []
     if not every or len(drawn) > _COUNTED:
         return None
-    # Where a condition does not hold, several stand for the same configuration.
+    # Where a condition does not hold, several combinations describe the same configuration.
     distinct = {json.dumps(parameters): parameters for parameters in drawn}.values()
     return sum(shape_check(space.configuration(parameters, number=0)) is None for parameters in distinct)
 
 
-def _forecast(space: SearchSpace, dataset: Dataset, seen: _Seen) -> Forecast | None:
-    """By the sample alone: what is largest is no part of an average."""
+def _forecast(space: SearchSpace, dataset: Dataset, seen: _ClusterFacts) -> Forecast | None:
+    """Return a forecast by the sample alone: the largest network would distort the average."""
     sample = [(each, steps.epoch_seconds) for each, steps in seen.tried[1:] if isinstance(steps, StepProfile)]
     if not sample:
         return None
@@ -217,16 +249,18 @@ def _forecast(space: SearchSpace, dataset: Dataset, seen: _Seen) -> Forecast | N
     )
 
 
-def _largest(configuration: Configuration, dataset: Dataset, tried: Tried) -> dict[str, Any]:
+def _largest(configuration: Configuration, dataset: Dataset, tried: Tried) -> LargestTrial:
     count = shapes.parameter_count(configuration.network, dataset.image_shape, len(dataset.classes))
     seen = [steps.epoch_seconds for _, steps in tried[:1] if isinstance(steps, StepProfile)]
-    return {"parameters": count, "seconds": seen[0] * configuration.training.epochs if seen else None}
+    return LargestTrial(count, seen[0] * configuration.training.epochs if seen else None)
 
 
-def _gpu(memory: GpuMemory | str | None) -> dict[str, int] | None:
-    if not isinstance(memory, GpuMemory):
-        return None
-    return {"trial": memory.trial_bytes, "total": memory.total_bytes, "trials": memory.max_trials}
+def _gpu(memory: GpuMemory | str | None) -> GpuUsage | None:
+    return (
+        GpuUsage(memory.trial_bytes, memory.total_bytes, memory.max_trials)
+        if isinstance(memory, GpuMemory)
+        else None
+    )
 
 
 def _unsatisfied(
@@ -243,7 +277,7 @@ def _unsatisfied(
     if seconds and seconds.budget is not None and seconds.budget < seconds.least:
         yield (
             f"search.time_budget = {search.time_budget:g} s: leaves {seconds.budget:.0f} s to train, "
-            f"but the quickest trial that was seen takes {seconds.least:.0f} s"
+            f"but the fastest trial measured takes {seconds.least:.0f} s"
         )
     if config.ensemble.size > search.trials:
         yield f"ensemble.size = {config.ensemble.size}: larger than search.trials = {search.trials}"

@@ -1,4 +1,4 @@
-"""What can be asked of a recorded sweep again: its runs, ensemble, trials, export. Prints nothing."""
+"""Commands on a recorded sweep: sync, ensemble, replay, report and export. Prints nothing."""
 
 import time
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def tracker_of(sweep: OpenSweep, *, ends: bool = True) -> Iterator["Tracker"]:
-    """A tracker of a recorded sweep, that brings MLflow up to date with the trials that have ended."""
+    """Yield a tracker of a recorded sweep, after it was given all trials that have ended."""
     from convene.records import trials
     from convene.tracking.sweep_runs import SweepRuns
     from convene.tracking.tracker import Tracker, place
@@ -35,10 +35,10 @@ def tracker_of(sweep: OpenSweep, *, ends: bool = True) -> Iterator["Tracker"]:
 
 
 def sync_sweep(name: str, *, storage: str | Path = DEFAULT_STORAGE) -> int:
-    """Writes to MLflow what it lacks of a sweep, and nothing twice.
+    """Write to MLflow what it lacks of a sweep, and nothing twice.
 
     Returns:
-        How many records it did not take.
+        The number of writes that are still pending.
 
     Raises:
         InputError: if there is no such sweep, its data has changed, or the server does not answer.
@@ -63,13 +63,13 @@ def rebuild_ensemble(
     size: int | None = None,
     rank_by: str | None = None,
 ) -> "SweepResult":
-    """Redoes the final stage of a sweep from its stored logits, without training. Reads the test set again.
+    """Repeat the final stage of a sweep from its stored logits, without training. Reads the test set again.
 
     Args:
         name: of the sweep.
         storage: the storage root that it is under.
-        size: members, at most; as in the sweep's configuration by default.
-        rank_by: `valid_loss` or `valid_accuracy`; likewise.
+        size: the largest number of members; by default the sweep's own.
+        rank_by: `valid_loss` or `valid_accuracy`; by default the sweep's own.
 
     Raises:
         InputError: if there is no such sweep, its data has changed, or an argument is not allowed.
@@ -88,11 +88,11 @@ def rebuild_ensemble(
 def replay_trial(
     name: str, trial: int, *, storage: str | Path = DEFAULT_STORAGE
 ) -> tuple[Iterator["ReplayedEpoch"], dict[str, tuple[str, str]]]:
-    """Runs a recorded trial again, outside Ray.
+    """Run a recorded trial again, outside Ray.
 
     Returns:
-        Its epochs, as they come, beside the recorded ones; and the packages whose versions have changed
-        since, with the version then and now.
+        Its epochs as they are trained, beside the recorded ones; and the packages whose versions have
+        changed, with the old and the new version.
 
     Raises:
         InputError: if there is no such sweep or trial, or the data has changed.
@@ -106,15 +106,15 @@ def replay_trial(
 
 
 def write_report(name: str, *, storage: str | Path = DEFAULT_STORAGE, to: str | Path | None = None) -> str:
-    """Writes a sweep's report, also while it runs: what there is so far.
+    """Write a sweep's report; of a running sweep, the report so far.
 
     Args:
         name: of the sweep.
         storage: the storage root that it is under.
-        to: the file; `report.html` in the sweep's folder by default.
+        to: the file; by default `report.html` in the sweep's folder.
 
     Returns:
-        Where it is.
+        The report's address.
 
     Raises:
         InputError: if there is no such sweep, its data has changed, or the file cannot be written.
@@ -122,7 +122,7 @@ def write_report(name: str, *, storage: str | Path = DEFAULT_STORAGE, to: str | 
     sweep = open_sweep(name, storage)
     file = Path(to).absolute() if to else None
     if file and (file.is_dir() or not file.parent.is_dir()):
-        raise InputError(f"--to {to}: must be a file in a folder that there is")
+        raise InputError(f"--to {to}: must be a file in an existing folder")
 
     from convene.visualization import report
 
@@ -139,7 +139,7 @@ def write_report(name: str, *, storage: str | Path = DEFAULT_STORAGE, to: str | 
 
 
 def export_ensemble(name: str, to: str | Path, *, storage: str | Path = DEFAULT_STORAGE) -> Path:
-    """Copies a sweep's exported ensemble to a new or empty folder, checking every file's hash.
+    """Copy a sweep's exported ensemble to a new or empty folder, and check every file's hash.
 
     Raises:
         InputError: if there is no such sweep or export, or the folder is not empty.

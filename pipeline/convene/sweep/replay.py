@@ -1,4 +1,4 @@
-"""A recorded trial run again, outside Ray: whether the same configuration and seed give the same curve."""
+"""A recorded trial run again outside Ray, to compare the curves."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from convene.training.metrics import Epoch
 
 @dataclass(frozen=True)
 class ReplayedEpoch:
-    """An epoch as it was recorded and as it came out again."""
+    """An epoch as recorded and as replayed."""
 
     recorded: Epoch
     replayed: Epoch
 
     @property
     def same(self) -> bool:
-        """Whether losses and accuracy are equal to the last bit; speed is another day's."""
+        """Whether losses and accuracy are equal to the last bit; the speed may differ."""
         return all(
             getattr(self.recorded, name) == getattr(self.replayed, name)
             for name in ("epoch", "train_loss", "valid_loss", "valid_accuracy")
@@ -30,7 +30,7 @@ class ReplayedEpoch:
 
 
 def replay(record: SweepRecord, dataset: Dataset, trial: int) -> Iterator[ReplayedEpoch]:
-    """Trains the trial again, as many epochs as were recorded, with as many threads.
+    """Train the trial again for the recorded number of epochs, with the same number of threads.
 
     Raises:
         InputError: if the sweep has no record of the trial.

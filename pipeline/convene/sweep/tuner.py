@@ -1,4 +1,4 @@
-"""Ray Tune: runs the trials of a study."""
+"""The trials of a study, run by Ray Tune."""
 
 import math
 import os
@@ -22,28 +22,27 @@ from convene.sweep.progress import Progress
 from convene.sweep.worker import TrialWorker
 from convene.tracking.tracker import Tracker
 
-# Tune's own loggers write every result to three files a trial; ours is the record.
+# Tune's own loggers would write every result to three files for each trial; the record has it already.
 _TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # the searcher says how many there are at a time
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # the searcher limits the trials at a time
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 
 
 _GPU_DEVICE = "cuda"
-_NODES_LAST = 1.0  # seconds that the nodes of a cluster are taken to be the same
+_NODES_LAST = 1.0  # seconds until the cluster is asked for its nodes again
 
 
 @final
 class _StudySearcher(Searcher):
-    """Hands out trials: first those that were cut off, then new ones while they and the time last.
+    """Suggests trials: first those that were cut off, then new ones while trials and time are left.
 
-    How many at a time is asked of the cluster again and again, because nodes join it late or leave; a limit
-    of Tune's own would be the same from beginning to end.
+    The number at a time follows the cluster, since nodes join late or leave; Tune's own limit would be fixed.
     """
 
     def __init__(
@@ -62,16 +61,16 @@ class _StudySearcher(Searcher):
             return Searcher.FINISHED
         if not self._cut_off and len(self._study) >= self._trials:
             return Searcher.FINISHED
-        if len(self._live) >= self._at_a_time():
+        if len(self._live) >= self._max_running():
             return None
         self._live.add(trial_id)
         number, configuration = self._cut_off.pop(0) if self._cut_off else self._study.ask()
-        # What "auto" has become is the trial's own: it is run again with that.
+        # The trial records the value that "auto" resolved to, and is run again with it.
         search = configuration.search.model_copy(update={"gpus_per_trial": self._resources.gpus_per_trial})
         configuration = configuration.model_copy(update={"search": search})
         return {"number": number, "configuration": configuration.model_dump_json()}
 
-    def _at_a_time(self) -> int:
+    def _max_running(self) -> int:
         if not self._alone and time.monotonic() > self._limit_until:
             gpus, nodes = self._resources.gpus_per_trial, capacity.alive_nodes()
             is_autoscaling = self._resources.is_autoscaling
@@ -82,14 +81,14 @@ class _StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Makes room for another; the observer sees more of how a trial ended, and tells the study."""
+        """Make room for another trial; the observer records how this one ended."""
         self._live.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is on disk already."""
+        """Save nothing: the study is on disk already."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: a sweep goes on from its study, not from Tune's state."""
+        """Restore nothing: a sweep is resumed from its study, not from Tune's state."""
 
 
 def run(
@@ -100,11 +99,11 @@ def run(
     budget: TimeBudget,
     watch: Callable[[Progress], None],
 ) -> None:
-    """Runs the trials of a sweep's study to the end or the end of the budget; they are left in its folder.
+    """Run the trials of a sweep's study until all have ended or the time budget has.
 
-    Trials that an earlier process left running go on first, from their last epoch. After Ray has killed
-    workers, those that were running go on one by one, so that one that is too large dies alone; so do, after
-    the others, those that ran out of memory, with all the memory there is and a whole GPU.
+    Trials that an earlier process left running continue first, from their last epoch. After Ray has killed
+    workers, the running trials continue one by one, so that one that is too large fails alone. Trials that
+    ran out of memory are tried alone after the others, with all memory and a whole GPU.
     """
     os.environ.update(_TUNE_ENVIRONMENT)
     search = sweep.space.base.search
@@ -117,16 +116,16 @@ def run(
             try:
                 _tune(sweep, searcher, observer, resources.gpus_per_trial, alone=alone)
             except RuntimeError as error:
-                # Tune gives up where Ray itself ends a worker, to save memory or with its node.
+                # Tune gives up if Ray itself ends a worker, to save memory or with its node.
                 if not isinstance(error.__cause__, RayError):
                     raise
-                observer.note_killed(str(error.__cause__).strip().splitlines()[0])  # the rest is advice
+                observer.note_killed(str(error.__cause__).strip().splitlines()[0])  # advice follows
                 alone = True
                 continue
             if not alone and not observer.has_set_aside:
                 break
             alone = not alone
-    except (KeyboardInterrupt, SystemExit):  # Ray makes a SystemExit of SIGTERM
+    except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into SystemExit
         observer.interrupt()
         raise
     observer.close()
@@ -144,7 +143,7 @@ def _tune(sweep: OpenSweep, searcher: Searcher, observer: Observer, gpus: float,
         {"cpu": search.cpus_per_trial, "gpu": math.ceil(gpus) if alone else gpus},
     )
     with tempfile.TemporaryDirectory(prefix="convene-tune-") as scratch:
-        # Not tune.Tuner: it pickles searcher and callbacks for a restore that the study makes needless.
+        # Not tune.Tuner: it pickles searcher and callbacks for a restore, which the study makes superfluous.
         tune.run(
             worker,
             name="trials",

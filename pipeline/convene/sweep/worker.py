@@ -1,4 +1,4 @@
-"""The Ray actor that trains trials: an epoch a step, each left on disk."""
+"""The Ray actor that trains trials, one epoch at a step, and leaves each epoch on disk."""
 
 import gc
 import time
@@ -17,47 +17,47 @@ from convene.training.metrics import Epoch
 if TYPE_CHECKING:
     from convene.training.fit import Fit
 
-# What PyTorch and CUDA's libraries say where it is not an OutOfMemoryError that they raise.
-_NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+# Messages of PyTorch and CUDA's libraries in errors other than OutOfMemoryError.
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Whether an error is a want of memory: of a CPU's or of a GPU's, told by Python, PyTorch or CUDA."""
+    """Return whether an error means out of memory, on a CPU or a GPU, raised by Python, PyTorch or CUDA."""
     from torch import OutOfMemoryError
 
     if isinstance(error, MemoryError | OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 @final
 class TrialWorker(tune.Trainable):
-    """A Ray actor that trains one trial after another; a Tune step is an epoch."""
+    """A Ray actor that trains one trial after another; a step of Tune's is an epoch."""
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds what all trials share
         self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str, threads: int
     ) -> None:
-        """Tune's constructor: `config` is the trial's, the rest is shared by all trials."""
+        """Set up as Tune asks for: `config` is the trial's, the rest is shared by all trials."""
         import torch
 
         if sweep.is_local and not sweep.exists():
-            raise RuntimeError(f"the storage {sweep.root} is not to be seen on this node")
+            raise RuntimeError(f"the storage {sweep.root} is not visible on this node")
         torch.set_num_threads(threads)
         self._sweep, self._data, self._device = sweep, data, device
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Goes on with another trial in the same process."""
+        """Switch to another trial in the same process."""
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Trains for an epoch and leaves it on disk. A loss that is not finite ends the trial as failed.
+        """Train for an epoch and leave it on disk. A loss that is not finite ends the trial as failed.
 
-        A want of memory does not: the trial is given back, for the observer to say what becomes of it, and
-        the worker keeps nothing of it.
+        Running out of memory does not: the worker drops the trial, and the observer decides what becomes of
+        it.
         """
-        # PyTorch loads in the workers alone while the driver only waits for them.
+        # Imported here, so that the driver, which only waits for its workers, does not load PyTorch.
         from convene.training.fit import DivergenceError
 
         try:
@@ -71,9 +71,9 @@ class TrialWorker(tune.Trainable):
         except (MemoryError, RuntimeError) as error:
             if not is_memory_error(error):
                 raise
-            lacking = last_line(error)
-        self._forget()  # not before: the error's frames have held the network, too
-        return self._report(StepOutcome.OUT_OF_MEMORY, lacking)
+            reason = last_line(error)
+        self._forget()  # only now: the error's frames held the network, too
+        return self._report(StepOutcome.OUT_OF_MEMORY, reason)
 
     def _report(self, outcome: StepOutcome, reason: str, errno: int | None = None) -> dict[str, Any]:
         return StepReport(self._number, outcome, reason, errno).to_result()
@@ -102,7 +102,7 @@ class TrialWorker(tune.Trainable):
         self._latency_ms: float | None = None
 
     def _forget(self) -> None:
-        """Gives back the memory of the last trial; of a GPU's also what PyTorch keeps of it for another."""
+        """Free the memory of the last trial, on a GPU including PyTorch's cache."""
         self._fit: Fit | None = None
         if self._device != "cpu":
             import torch
@@ -111,7 +111,7 @@ class TrialWorker(tune.Trainable):
             torch.cuda.empty_cache()
 
     def _start(self) -> "Fit":
-        """Begins the trial, or goes on where an earlier attempt was cut off."""
+        """Begin the trial, or continue where an earlier attempt was cut off."""
         from convene.training.fit import Fit
 
         self._fit = fit = Fit(self._configuration, self._data, self._device)
