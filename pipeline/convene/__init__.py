@@ -1,17 +1,17 @@
 """From labelled images to a scored, exported ensemble of convolutional networks.
 
-The names below do from Python what the command's verbs do.
+The names below are the Python equivalents of the commands.
 """
 
 import os
 from typing import TYPE_CHECKING, Any
 
-# Before PyTorch loads: threads that wait sleep instead of spinning, which on a machine with other work makes
-# scoring two to three times as fast and on an idle one costs a few percent.
+# Before PyTorch loads: waiting threads sleep instead of spinning. On a machine with other work this makes
+# scoring two to three times as fast; on an idle one it costs a few percent.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# Before Ray loads: a token that is in the environment is there to be used. Ray itself uses it only where it
-# finds a cluster by itself, not at an address that it is given.
+# Before Ray loads: use a token that is in the environment. Ray itself uses it only for a cluster that it
+# finds by itself, not at a given address.
 if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
@@ -37,7 +37,7 @@ __all__ = [
     "write_report",
 ]
 
-_HOMES = {
+_MODULES = {
     "InputError": "errors",
     "SweepResult": "records.result",
     "WorkError": "errors",
@@ -53,9 +53,14 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used, so that importing the package costs nothing."""
+    """Import a public name on first use, so that importing the package costs nothing."""
     from importlib import import_module
 
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

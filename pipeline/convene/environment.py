@@ -15,27 +15,27 @@ _RESULTS_DEPEND_ON = ("torch", "ray", "optuna", "mlflow", "numpy")
 
 
 def installed() -> dict[str, str]:
-    """Of Python and of the packages that the result depends on, as they are recorded."""
+    """Return the versions of Python and of the packages that a result depends on, as recorded."""
     found = {package: _version(package) for package in ("convene", *_RESULTS_DEPEND_ON)}
-    # A cluster may have what Convene needs without Convene, which comes with the job.
+    # A cluster may lack Convene itself, which travels with the job.
     return {"python": platform.python_version()} | {p: version for p, version in found.items() if version}
 
 
 def comparable() -> dict[str, str]:
-    """The same as far as two machines must agree: of Python the minor version, of a build what it builds."""
-    # Builds for CPUs and for GPUs are one version: 2.13.0+cpu, 2.13.0+cu130.
+    """Return the versions that two machines must share: Python's minor one, packages without their build."""
+    # Builds for CPUs and GPUs have one version: 2.13.0+cpu, 2.13.0+cu130.
     packages = {package: _version(package).partition("+")[0] for package in _RESULTS_DEPEND_ON}
     return {"python": ".".join(platform.python_version_tuple()[:2])} | packages
 
 
 def differences(there: Mapping[str, str], here: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """What is not the same: (there, here) by package, "none" where it is missing."""
+    """Return the differing versions (there, here) by package, with "none" for a missing one."""
     names = [name for name in (*there, *(here.keys() - there.keys())) if there.get(name) != here.get(name)]
     return {name: (there.get(name) or "none", here.get(name) or "none") for name in names}
 
 
 def requirements(wanted: Mapping[str, str]) -> str:
-    """What to ask pip for."""
+    """Return the requirements to pass to pip."""
     return " ".join(f"{package}=={version}" for package, version in wanted.items() if package != "python")
 
 

@@ -107,7 +107,7 @@ class SweepResult:
     taken: int = 0
     """Trials of an earlier sweep that the search knew from the start."""
     ended: bool = True
-    """Whether the search had ended, rather than only some of its trials."""
+    """False if trials were still to follow when the ensemble was made."""
     pareto: tuple[Mapping[str, int | float], ...] = field(default=())
     """With several objectives: the trials on the Pareto front, each with its objectives."""
     chosen: EnsembleChoice

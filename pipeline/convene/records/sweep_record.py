@@ -121,7 +121,7 @@ class SweepRecord:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a process holds the sweep."""
+        """Return whether a process holds the sweep."""
         return lock.is_held(self.files)
 
     @property

@@ -87,7 +87,7 @@ class Study:
 
     @property
     def has_ended(self) -> bool:
-        """Whether all trials have ended and none will follow."""
+        """Return whether all trials have ended and none will follow."""
         if any(trial.state is TrialState.RUNNING for trial in self.trials()):
             return False
         return self._study.user_attrs.get(_SEARCHED, False) or len(self) >= self._search.trials
@@ -168,7 +168,7 @@ class Study:
 
     @property
     def _reports(self) -> bool:
-        """Whether Optuna accepts reports: not with several objectives."""
+        """Return whether Optuna accepts reports: not with several objectives."""
         return len(self._study.directions) == 1
 
     def report(self, number: int, epoch: int, value: float) -> None:

@@ -42,7 +42,7 @@ class DiskUsage:
 
     @property
     def is_enough(self) -> bool:
-        """Whether this sweep cannot fill the disk."""
+        """Return whether this sweep cannot fill the disk."""
         return self.free is None or self.at_most <= self.free
 
 

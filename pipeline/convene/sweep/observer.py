@@ -50,7 +50,7 @@ class Observer(tune.Callback, tune.Stopper):
 
     @property
     def has_set_aside(self) -> bool:
-        """Whether trials are left to be tried alone, with time to do so."""
+        """Return whether trials are left to be tried alone, with time to do so."""
         return self.retries.has_set_aside and self._budget.may_start() and not self.stop_all()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class ReplayedEpoch:
 
     @property
     def same(self) -> bool:
-        """Whether losses and accuracy are equal to the last bit; the speed may differ."""
+        """Return whether losses and accuracy are equal to the last bit; the speed may differ."""
         return all(
             getattr(self.recorded, name) == getattr(self.replayed, name)
             for name in ("epoch", "train_loss", "valid_loss", "valid_accuracy")

@@ -20,7 +20,7 @@ class Retries:
         """Trials that ran out of memory beside others, with the error; each is to be tried alone."""
         self._last_started: int | None = None
         self.alone = False
-        """Whether each trial runs alone at present."""
+        """True while each trial runs alone."""
 
     def begin(self, *, alone: bool) -> None:
         """Begin a round in which trials run alone, or beside each other."""
@@ -37,7 +37,7 @@ class Retries:
 
     @property
     def has_set_aside(self) -> bool:
-        """Whether trials are left to be tried alone."""
+        """Return whether trials are left to be tried alone."""
         return bool(self._set_aside)
 
     def reason(self, number: int) -> str | None:

@@ -26,7 +26,7 @@ class StepReport:
     reason: str = ""
     """The error, in one line; empty for a trained step."""
     errno: int | None = None
-    """Of a storage failure on a disk; None in an object store."""
+    """Error number of a storage failure on a disk; None in an object store."""
     epoch: Epoch | None = None
     """The last epoch, of a trained step."""
     epochs: int = 0
@@ -38,7 +38,7 @@ class StepReport:
 
     @property
     def is_last(self) -> bool:
-        """Whether the trial has had all its epochs."""
+        """Return whether the trial has had all its epochs."""
         return self.epoch is not None and self.epoch.epoch == self.epochs
 
     @property
