@@ -1,4 +1,4 @@
-"""Benchmarks: `make bench`, or `python -m tests.bench NAME …` for some. Prints a line a figure."""
+"""Benchmarks: `make bench` runs all, `python -m tests.bench NAME …` some. They print one line per figure."""
 
 import sys
 
@@ -18,7 +18,7 @@ BENCHMARKS = {
 def main() -> None:
     for name in sys.argv[1:] or BENCHMARKS:
         if name not in BENCHMARKS:
-            sys.exit(f"no benchmark {name}; there are {', '.join(BENCHMARKS)}")
+            sys.exit(f"no benchmark {name}; choose from {', '.join(BENCHMARKS)}")
         print(f"== {name}: {BENCHMARKS[name].__doc__}")
         BENCHMARKS[name]()
 

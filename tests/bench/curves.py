@@ -1,11 +1,10 @@
 """Learning curves of every configuration of a small space, recorded once from real training on MNIST.
 
-`python -m tests.bench.curves FOLDER-OF-MNIST` records them into curves.parquet, which is part of the
-repository: one row a configuration, in the order of `grid`, with its validation loss and seconds by epoch.
-Each is a whole training by `Fit` on one thread: 9 epochs of 1,000 training images, judged
-by 2,000 validation images, seeded by its row as a sweep seeds a trial by its number. The seconds are the
-process's own CPU time, so that what else ran on the machine hardly counts. The file's metadata say with what
-it was recorded.
+`python -m tests.bench.curves FOLDER-OF-MNIST` writes them to curves.parquet, which is part of the
+repository: one row per configuration, in the order of `grid`, with its validation loss and seconds by epoch.
+Each row is a complete training by `Fit` on one thread: 9 epochs of 1,000 training images, validated on 2,000
+images, with the row as seed, as a sweep seeds a trial with its number. The seconds are the process's CPU
+time, so that other load on the machine has little effect. The file's metadata describe the recording.
 """
 
 import itertools
@@ -27,7 +26,7 @@ from convene.config.search_space import SearchSpace, build
 FILE = Path(__file__).with_name("curves.parquet")
 EPOCHS = 9
 
-# What a search sees: the learning rate is a range, of which the table knows six points.
+# The space that a search explores. The learning rate is a range, with six points in the table.
 SPACE = {
     "network": {
         "kernel_size": {"choices": [3, 5]},
@@ -55,7 +54,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Curve:
-    """What training one configuration was: validation loss and seconds of each epoch."""
+    """The recorded training of one configuration: validation loss and seconds of each epoch."""
 
     row: int
     valid_loss: tuple[float, ...]
@@ -69,7 +68,7 @@ class Table:
     curves: tuple[Curve, ...]
 
     def curve(self, parameters: Mapping[str, Any]) -> Curve:
-        """The curve at the recorded point nearest to the parameters (dotted names), rates by their ratio."""
+        """Return the curve of the nearest recorded configuration. Learning rates are compared by ratio."""
         row = 0
         for name, values in VALUES.items():
             row = row * len(values) + _nearest(values, parameters[name], log=name == "training.learning_rate")
@@ -77,28 +76,28 @@ class Table:
 
     @property
     def best(self) -> float:
-        """The lowest validation loss that any configuration ends at."""
+        """The lowest final validation loss of all configurations."""
         return min(curve.valid_loss[-1] for curve in self.curves)
 
     @property
     def mean_seconds(self) -> float:
-        """Of a whole training, over all configurations."""
+        """Mean seconds of a complete training over all configurations."""
         return float(np.mean([sum(curve.seconds) for curve in self.curves]))
 
 
 def space() -> SearchSpace:
-    """The space as a search sees it."""
+    """Return the space that a search explores."""
     return build(SPACE)
 
 
 def grid() -> Iterator[dict[str, Any]]:
-    """The parameters of each row."""
+    """Yield the parameters of each row."""
     for values in itertools.product(*VALUES.values()):
         yield dict(zip(VALUES, values, strict=True))
 
 
 def read(file: Path = FILE) -> Table:
-    """The recorded table."""
+    """Return the recorded table."""
     rows = pq.read_table(file, columns=["valid_loss", "seconds"]).to_pylist()
     return Table(
         tuple(Curve(index, tuple(row["valid_loss"]), tuple(row["seconds"])) for index, row in enumerate(rows))
@@ -106,7 +105,7 @@ def read(file: Path = FILE) -> Table:
 
 
 def record(mnist: Path, file: Path = FILE, rows: int | None = None) -> None:
-    """Trains every configuration, or the first `rows`, and writes the table."""
+    """Train every configuration, or the first `rows`, and write the table."""
     import torch
 
     from convene.datasets import load
@@ -114,10 +113,10 @@ def record(mnist: Path, file: Path = FILE, rows: int | None = None) -> None:
     torch.set_num_threads(1)
     recorded = build({**SPACE, "data": {"source": str(mnist), **DATA}})
     dataset = load(recorded.base.data)
-    lines = []
+    records = []
     for number, parameters in enumerate(itertools.islice(grid(), rows)):
-        lines.append(parameters | _trained(recorded, parameters, number, dataset.for_training))
-        print(f"{number + 1}: {lines[-1]}", flush=True)
+        records.append(parameters | _trained(recorded, parameters, number, dataset.for_training))
+        print(f"{number + 1}: {records[-1]}", flush=True)
     notes = {
         "what": "validation loss and CPU seconds by epoch; see tests/bench/curves.py",
         "data": f"{len(dataset.train)} training and {len(dataset.valid)} validation images of MNIST",
@@ -125,7 +124,7 @@ def record(mnist: Path, file: Path = FILE, rows: int | None = None) -> None:
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, one thread",
     }
-    table = pa.Table.from_pylist(lines).replace_schema_metadata({"convene": json.dumps(notes)})
+    table = pa.Table.from_pylist(records).replace_schema_metadata({"convene": json.dumps(notes)})
     pq.write_table(table, file, compression="zstd")
 
 

@@ -1,4 +1,4 @@
-"""Convene's search against Ray's stock pieces, on recorded curves, at equal budget."""
+"""Convene's search against Ray's stock searcher and scheduler, on recorded curves, at equal budget."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,9 +17,9 @@ from tests.bench.simulation import Ours, Search, Stock, Sweep, simulate
 
 SEEDS = 50
 WORKERS = 4
-FULL_TRIALS = 30  # The budget: the time in which the workers train so many trials to their end, on average.
-TOP = 5  # What an ensemble is made of, by default.
-GRACE, FACTOR = 3, 2  # Convene's defaults for nine epochs; ASHA is given the same.
+FULL_TRIALS = 30  # The budget: the average time in which the workers train this many complete trials.
+TOP = 5  # The default size of an ensemble.
+GRACE, FACTOR = 3, 2  # Convene's defaults for nine epochs, also used for ASHA.
 FIGURE = Path(__file__).with_name("handshake.png")
 
 Outcomes = dict[str, list[Sweep]]
@@ -41,7 +41,7 @@ def _asha(**options: int) -> ASHAScheduler:
 
 
 def _one_rung() -> ASHAScheduler:
-    """ASHA with Convene's rungs: the first alone, as if trials ended before the second."""
+    """Return ASHA with Convene's only rung, the first, as if trials ended before the second."""
     scheduler = _asha(grace_period=GRACE, reduction_factor=FACTOR, max_t=GRACE * FACTOR - 1)
     scheduler._stop_last_trials = False
     return scheduler
@@ -52,7 +52,7 @@ def _ours(seed: int, stock_states: bool = False, **settings: str) -> Search:
     return Ours(override(curves.space(), searched), stock_states=stock_states)
 
 
-# Between the two that are compared stand the steps from one to the other, each of which changes one thing.
+# From `stock` to `ours`, each search changes one thing.
 SEARCHES: Mapping[str, Callable[[int], Search]] = {
     "random search": lambda seed: _ours(seed, sampler="random", scheduler="none"),
     "stock": lambda seed: _stock(seed, _asha(grace_period=GRACE, reduction_factor=FACTOR)),
@@ -64,7 +64,7 @@ SEARCHES: Mapping[str, Callable[[int], Search]] = {
 
 
 def run() -> None:
-    """Recorded curves of MNIST: stock OptunaSearch and ASHA against ours, equal time, 50 seeds, paired."""
+    """Convene's search against stock OptunaSearch and ASHA: MNIST curves, equal time, 50 paired seeds."""
     table = curves.read()
     outcomes = sweep_all(table, range(SEEDS))
     seconds = budget(table)
@@ -87,12 +87,12 @@ def run() -> None:
 
 
 def budget(table: Table) -> float:
-    """Simulated seconds of each sweep."""
+    """Return the simulated seconds of each sweep."""
     return table.mean_seconds * FULL_TRIALS / WORKERS
 
 
 def sweep_all(table: Table, seeds: range) -> Outcomes:
-    """Every search, once with each seed."""
+    """Run every search once with each seed."""
     seconds = budget(table)
     return {
         name: [simulate(search(seed), table, workers=WORKERS, seconds=seconds) for seed in seeds]
@@ -101,14 +101,15 @@ def sweep_all(table: Table, seeds: range) -> Outcomes:
 
 
 def tops(sweeps: list[Sweep], count: int) -> NDArray[np.float64]:
-    """Mean loss of each sweep's best `count`."""
+    """Return the mean loss of each sweep's best `count` trials."""
     return np.array([sweep.top(count) for sweep in sweeps])
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean, and half of its 95 % interval by Student's t: fifty means are near enough to normal.
+    """Return the mean, and half the width of its 95 % interval by Student's t.
 
-    It says how far the mean could be from that of all seeds, on this table; nothing of other tables.
+    The mean of fifty values is close enough to normal. The interval covers the choice of seeds on this table;
+    it says nothing about other tables.
     """
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean()), float(half)
@@ -120,7 +121,7 @@ def _interval(values: NDArray[np.float64]) -> str:
 
 
 def _difference(outcomes: Outcomes, other: str, count: int) -> str:
-    """Ours less the other, seed by seed: below zero is better."""
+    """Return our loss minus the other, paired by seed: negative is better."""
     differences = tops(outcomes["ours"], count) - tops(outcomes[other], count)
     mean, half = interval(differences)
     lower, equal = int((differences < 0).sum()), int((differences == 0).sum())
@@ -131,17 +132,17 @@ def _difference(outcomes: Outcomes, other: str, count: int) -> str:
 
 
 def draw(outcomes: Outcomes, seconds: float, file: Path = FIGURE) -> None:
-    """The best loss so far against simulated time: mean over the seeds, and its 95 % interval as a band."""
+    """Plot the best loss so far over simulated time: the mean over the seeds with its 95 % interval."""
     from matplotlib.figure import Figure
 
-    # Okabe and Ito's colours, which the colour-blind can tell apart; dashes serve where there is none.
+    # Okabe and Ito's colours, which are safe for colour blindness; dashes help in black and white.
     styles = {"random search": ("#999999", ":"), "stock": ("#D55E00", "--"), "ours": ("#0072B2", "-")}
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     times = np.linspace(0, seconds, 400)
     for name, (color, dashes) in styles.items():
         best = np.array([[sweep.best_at(time) for time in times] for sweep in outcomes[name]])
-        known = np.isfinite(best).all(axis=0)  # A mean is one of all seeds, or none.
+        known = np.isfinite(best).all(axis=0)  # Plot a mean only if all seeds have a value.
         mean, half = np.array([interval(column) for column in best.T[known]]).T
         axes.plot(times[known], mean, dashes, color=color, label=name)
         axes.fill_between(times[known], mean - half, mean + half, color=color, alpha=0.2, linewidth=0)

@@ -10,7 +10,7 @@ MIB = 2**20
 
 
 def run() -> None:
-    """Peak memory of the driver and of one worker on MNIST in full (CONVENE_MNIST names its folder)."""
+    """Peak memory of the driver and of the workers on the full MNIST (in the folder CONVENE_MNIST)."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "-m", "convene.cli", "sweep", "search_spaces/mnist.toml"),
@@ -19,21 +19,21 @@ def run() -> None:
         ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         peaks = _watch(psutil.Process(process.pid), process)
-    for who, (total, own, images) in sorted(peaks.items()):
-        print(f"{who}: {total / MIB:.0f} MiB resident, {own / MIB:.0f} its own, {images / MIB:.0f} shared")
+    for role, (total, unique, shared) in sorted(peaks.items()):
+        print(f"{role}: {total / MIB:.0f} MiB resident, {unique / MIB:.0f} unique, {shared / MIB:.0f} shared")
 
 
 def _watch(driver: psutil.Process, process: subprocess.Popen) -> dict[str, tuple[int, int, int]]:
-    """Peaks of (resident, unique, shared) bytes by role."""
+    """Return the peaks of (resident, unique, shared) bytes by role."""
     peaks: dict[str, tuple[int, int, int]] = {}
     while process.poll() is None:
-        for who, each in _roles(driver):
+        for role, member in _roles(driver):
             try:
-                memory = each.memory_full_info()
+                memory = member.memory_full_info()
             except psutil.Error:
                 continue
             seen = (memory.rss, memory.uss, memory.shared)
-            peaks[who] = tuple(map(max, peaks.get(who, seen), seen))  # type: ignore[assignment]
+            peaks[role] = tuple(map(max, peaks.get(role, seen), seen))  # type: ignore[assignment]
         time.sleep(0.2)
     return peaks
 
@@ -46,4 +46,4 @@ def _roles(driver: psutil.Process) -> list[tuple[str, psutil.Process]]:
                 workers.append(child)
         except psutil.Error:
             continue
-    return [("driver", driver), *((f"worker {number}", each) for number, each in enumerate(workers))]
+    return [("driver", driver), *((f"worker {number}", worker) for number, worker in enumerate(workers))]

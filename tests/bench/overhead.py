@@ -6,7 +6,7 @@ from pathlib import Path
 
 FEW, MANY = 8, 40
 
-# One epoch over ten images of eight by eight pixels by a network of one filter: some 10 ms.
+# One epoch over ten images of eight by eight pixels, with a network of one filter: about 10 ms.
 SPACE = """
 [data]
 source = "digits"
@@ -29,13 +29,13 @@ concurrency = 2
 
 
 def run() -> None:
-    """What a trial costs beyond its training, tracking on: the slope over 8 and 40 that train for no time."""
+    """Overhead of a trial with tracking: the slope between sweeps of 8 and 40 trials that barely train."""
     slopes: dict[str, list[float]] = {"convene": [], "tutorial": []}
     for _ in range(3):
         slopes["convene"].append(_slope(_convene))
         slopes["tutorial"].append(_slope(_tutorial))
     for name, values in slopes.items():
-        print(f"{name}: " + ", ".join(f"{value * 1000:.0f}" for value in values) + " ms a trial")
+        print(f"{name}: " + ", ".join(f"{value * 1000:.0f}" for value in values) + " ms per trial")
     ratios = [ours / theirs for ours, theirs in zip(*slopes.values(), strict=True)]
     print("convene / tutorial: " + ", ".join(f"{ratio:.2f}" for ratio in ratios))
 
@@ -48,10 +48,10 @@ def _seconds(command, trials: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         arguments = command(trials, folder)
         begin = time.perf_counter()
-        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - begin
-        if done.returncode:
-            sys.exit(f"{arguments}: exit code {done.returncode}\n{done.stderr}")
+        if ended.returncode:
+            sys.exit(f"{arguments}: exit code {ended.returncode}\n{ended.stderr}")
         return seconds
 
 

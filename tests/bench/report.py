@@ -9,7 +9,7 @@ TRIALS = 1000
 
 
 def run() -> None:
-    """The report of a thousand trials: seconds to write it, its size, and until it is drawn."""
+    """The report of a thousand trials: seconds to write it, its size, and the time until it is drawn."""
     from convene.visualization import report
 
     with tempfile.TemporaryDirectory() as folder:
@@ -19,11 +19,11 @@ def run() -> None:
         print(f"written in {time.perf_counter() - begin:.1f} s, imports included; {len(page) / 1e6:.1f} MB")
         file = Path(folder, "report.html")
         file.write_text(page)
-        print("drawn after " + ", ".join(f"{_drawn(file):.0f}" for _ in range(3)) + " ms, in a fresh browser")
+        print("drawn after " + ", ".join(f"{_drawn(file):.0f}" for _ in range(3)) + " ms in a new browser")
 
 
 def _drawn(file: Path) -> float:
-    """Milliseconds from the request to the last chart."""
+    """Return the milliseconds from the request to the last chart."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,7 +1,7 @@
 """The driver of a sweep of sleeping trials, which measures itself: `python -m tests.bench.scale_driver JSON`.
 
-All of it is the product's own (`convene.run_sweep`), but for the worker, and for clocks around the methods
-that are listed in `_CLOCKED`. Figures go to `measured.json` in the folder.
+It is the real `convene.run_sweep`, except for the worker and for the clocks around the methods that
+`_instrument` lists. The measurements are written to `measured.json` in the folder.
 """
 
 import functools
@@ -25,15 +25,15 @@ Figures = dict[str, Any]
 
 
 class Clock:
-    """CPU seconds of one thread, call by call, and by how many trials there had been."""
+    """CPU seconds of single calls, with the number of trials at that time."""
 
     def __init__(self) -> None:
         self.calls: defaultdict[str, list[tuple[int, float, float]]] = defaultdict(list)
         self.trials = 0
         self.written: Counter[str] = Counter()
 
-    def on(self, owner: type, method: str) -> None:
-        """Puts itself around a method."""
+    def time(self, owner: type, method: str) -> None:
+        """Wrap a method to time its calls."""
         name, work = f"{owner.__name__}.{method}", getattr(owner, method)
 
         @functools.wraps(work)
@@ -48,7 +48,7 @@ class Clock:
         setattr(owner, method, timed)
 
     def count(self, owner: type, method: str, rows: Callable[..., int]) -> None:
-        """Counts the rows that a method's calls write."""
+        """Wrap a method to count the rows that its calls write."""
         work = getattr(owner, method)
 
         @functools.wraps(work)
@@ -69,17 +69,17 @@ def main(trials: int, concurrent: int, epochs: int, seconds: float, folder: str,
         sleeper.FOLDER: folder,
         sleeper.SECONDS: seconds,
         sleeper.CONCURRENT: concurrent,
-        "RAY_worker_niceness": 0,  # by Ray's 15 the workers would hardly start on a machine that is busy
+        "RAY_worker_niceness": 0,  # with Ray's default of 15, workers hardly start on a busy machine
     }
     os.environ.update({name: str(value) for name, value in environment.items()})
     process, children = psutil.Process(), _Children()
-    _stand_in(clock, samples, figures, process, children)
+    _instrument(clock, samples, figures, process, children)
 
     def watch(progress: Any) -> None:
         clock.trials = progress.done
         if samples:
             running.append(progress.running)
-        # What the start of the workers takes is not that of the trials.
+        # The first sample is taken when all workers run, so that their start is not counted.
         if progress.done >= step * len(samples) if samples else progress.running == concurrent:
             samples.append(_sample(progress.done, progress.running, clock, process, children))
 
@@ -97,10 +97,10 @@ def main(trials: int, concurrent: int, epochs: int, seconds: float, folder: str,
     Path(folder, "measured.json").write_text(json.dumps(figures))
 
 
-def _stand_in(
+def _instrument(
     clock: Clock, samples: list[Figures], figures: Figures, process: psutil.Process, children: "_Children"
 ) -> None:
-    """Puts the sleeping worker in its place, and clocks around methods; has MLflow waited for by itself."""
+    """Replace the worker by one that sleeps, time methods, and wait for MLflow before the final stage."""
     from mlflow import MlflowClient
     from optuna.storages.journal import JournalFileBackend
 
@@ -121,14 +121,14 @@ def _stand_in(
         Storage: ("read", "write", "exists", "remove", "names"),
     }.items():
         for method in methods:
-            clock.on(owner, method)
+            clock.time(owner, method)
     clock.count(MlflowClient, "log_batch", _rows)
     clock.count(MlflowClient, "create_run", lambda *arguments: 1 + len(arguments[2]))
     clock.count(MlflowClient, "log_inputs", lambda *arguments: 1)
     clock.count(MlflowClient, "set_terminated", lambda *arguments: 1)
     finish = run._finish
 
-    def settled(opened: Any, tracker: Any, started: float) -> Any:
+    def finish_after_flush(opened: Any, tracker: Any, started: float) -> Any:
         samples.append(_sample(clock.trials, 0, clock, process, children))
         figures["called"] = {name: len(calls) for name, calls in clock.calls.items()}
         figures["backlog"], begin = len(tracker._pending), time.monotonic()
@@ -142,31 +142,31 @@ def _stand_in(
         figures["final"] = {**spent, "files": files}
         return outcome
 
-    run._finish = settled
+    run._finish = finish_after_flush
 
 
 def _rows(
     run_id: str, metrics: Any = (), params: Any = (), tags: Any = (), synchronous: bool | None = None
 ) -> int:
-    """What a batch puts into MLflow's tables; the last value of each metric has a table of its own."""
+    """Return the rows that a batch writes. MLflow stores the last value of each metric a second time."""
     return 2 * len(metrics) + len(params) + len(tags)
 
 
 class _Children:
-    """Ray's own processes, and the workers."""
+    """CPU time of Ray's own processes, and memory of the workers."""
 
     def __init__(self) -> None:
         self._service: dict[int, psutil.Process] = {}
 
     def figures(self, process: psutil.Process) -> Figures:
         memory, service = [], 0.0
-        for each in process.children(recursive=True):
+        for child in process.children(recursive=True):
             try:
-                if each.name() in ("raylet", "gcs_server"):
-                    times = each.cpu_times()
+                if child.name() in ("raylet", "gcs_server"):
+                    times = child.cpu_times()
                     service += times.user + times.system
-                elif each.name().startswith(("ray::Resource", "ray::Sleeper")):
-                    memory.append(each.memory_full_info().uss)
+                elif child.name().startswith(("ray::Resource", "ray::Sleeper")):
+                    memory.append(child.memory_full_info().uss)
             except psutil.Error:
                 continue
         return {"ray": service, "workers": len(memory), "worker": max(memory, default=0)}

@@ -1,9 +1,9 @@
-"""Sweeps on simulated time: workers that take their losses and seconds from a table of recorded curves.
+"""Sweeps in simulated time, with losses and seconds from a table of recorded curves.
 
-Tune's loop is stood in for, so that a sweep takes a second instead of minutes; what it drives is real: Ray's
-`OptunaSearch` and `ASHAScheduler`, called in the order in which Tune's controller calls them, and Convene's
-`Study`, called as the observer of a sweep calls it. Both are asked for a trial when a worker is free, as in
-Tune with `max_concurrent_trials`. What choosing a trial costs is not counted.
+Only Tune's loop is simulated, so that a sweep takes a second instead of minutes. The searches are real: Ray's
+`OptunaSearch` and `ASHAScheduler`, called in the same order as by Tune's controller, and Convene's `Study`,
+called as by the observer of a sweep. Both suggest a trial when a worker is free, as in Tune with
+`max_concurrent_trials`. The time for a suggestion is not counted.
 """
 
 import heapq
@@ -23,14 +23,14 @@ from tests.bench.curves import EPOCHS, Curve, Table
 
 
 class Search(Protocol):
-    """What chooses trials and stops them."""
+    """An algorithm that suggests trials and stops them."""
 
     def ask(self) -> tuple[int, Mapping[str, Any]]:
-        """A new trial's number and parameters, by dotted name."""
+        """Return a new trial's number and its parameters by dotted name."""
         ...
 
     def report(self, number: int, epoch: int, valid_loss: float) -> bool:
-        """Takes note of an epoch; whether the trial ends with it."""
+        """Record an epoch, and return whether the trial ends with it."""
         ...
 
 
@@ -46,7 +46,7 @@ class Stock:
         number = len(self._trials)
         parameters = self.search.suggest(str(number))
         assert parameters is not None
-        self._trials.append(SimpleNamespace(trial_id=str(number)))  # all of a Trial that ASHA looks at
+        self._trials.append(SimpleNamespace(trial_id=str(number)))  # the only attribute that ASHA reads
         self.scheduler.on_trial_add(None, self._trials[number])
         return number, parameters
 
@@ -64,7 +64,7 @@ class Stock:
 
 @final
 class Ours:
-    """Convene's study. With `stock_states` it is told of stopped trials what Ray's search tells: COMPLETE."""
+    """Convene's study. With `stock_states`, stopped trials are COMPLETE, as in Ray's search."""
 
     def __init__(self, space: SearchSpace, *, stock_states: bool = False) -> None:
         self._study = Study(space, shape_check=lambda _: None)
@@ -89,7 +89,7 @@ class Ours:
 
 @dataclass(frozen=True)
 class Finished:
-    """A trial that was trained to its last epoch: when that was over, and with what."""
+    """A complete trial: the second at which it ended, and its curve."""
 
     second: float
     curve: Curve
@@ -101,29 +101,29 @@ class Finished:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a simulated sweep came to."""
+    """The result of a simulated sweep."""
 
     trials: int
-    """Trials begun."""
+    """Started trials."""
     finished: tuple[Finished, ...]
-    """By time."""
+    """Complete trials, in order of time."""
     worker_seconds: float
-    """What was trained, of `workers` × the seconds given; the rest is epochs that time cut off."""
+    """Seconds of complete epochs. The rest of `workers` × seconds went into interrupted epochs."""
 
     def top(self, count: int) -> float:
-        """Mean final loss of the best `count` finished configurations; one tried twice counts once."""
+        """Return the mean final loss of the best `count` complete configurations, without duplicates."""
         losses = sorted({trial.curve.row: trial.valid_loss for trial in self.finished}.values())[:count]
         return sum(losses) / count if len(losses) == count else float("inf")
 
     def best_at(self, second: float) -> float:
-        """The lowest final loss that was known then; infinite before the first."""
+        """Return the lowest final loss known at that time; infinite before the first complete trial."""
         return min(
             (trial.valid_loss for trial in self.finished if trial.second <= second), default=float("inf")
         )
 
 
 def simulate(search: Search, table: Table, *, workers: int, seconds: float) -> Sweep:
-    """A sweep over the table's space: each worker trains one trial at a time, until time is over."""
+    """Simulate a sweep of the table's space. Each worker trains one trial at a time until time is up."""
     running: dict[int, tuple[int, Curve, int]] = {}  # number, curve and epochs done, by worker
     events = [(0.0, worker) for worker in range(workers)]
     finished, trials, trained = [], 0, 0.0

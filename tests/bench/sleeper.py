@@ -1,9 +1,8 @@
-"""Trials that sleep: the real worker, with a network's training stood in for, in a process without PyTorch.
+"""Trials that sleep: the real worker with a fake training, in a process without PyTorch.
 
-What a trial does for its epochs is to sleep, and to write files of the real ones' sizes through the real
-checkpoint: a network trained once, by `record`, is what every trial leaves, so that a sweep of them can be
-scored and exported. The space searches only what leaves a network's shape alone. Losses follow from the
-configuration.
+In each epoch a trial sleeps, and writes files of realistic size through the real checkpoint. Every trial
+writes the same network, trained once by `record`, so that the sweep can be scored and exported. The space
+has only parameters that do not change the network's shape. Losses depend on the configuration.
 """
 
 import math
@@ -27,15 +26,14 @@ from convene.training import checkpoint
 from convene.training.metrics import Epoch
 
 FOLDER, SECONDS, CONCURRENT = "CONVENE_SCALE_FOLDER", "CONVENE_SCALE_SECONDS", "CONVENE_SCALE_CONCURRENT"
-"""Variables of the workers' environment: where the file of `record` is, what an epoch takes, and how many
-trials there are at a time."""
+"""Environment variables of the workers: the folder of `record`, seconds per epoch, and trials at a time."""
 _NETWORK = "network.npz"
 
 Tensors = dict[str, NDArray[Any]]
 
 
 def space(trials: int, concurrent: int, epochs: int, cpus: float) -> SearchSpace:
-    """Ten parameters of every kind, one of them conditional."""
+    """Return a space of ten parameters of every kind, one of them conditional."""
     return build(
         {
             "data": {"source": "digits"},
@@ -62,7 +60,7 @@ def space(trials: int, concurrent: int, epochs: int, cpus: float) -> SearchSpace
 
 
 def record(folder: Path, configuration: Configuration) -> None:
-    """Trains the network for an epoch, and writes what a trial of it leaves."""
+    """Train the network for an epoch, and save what a trial writes of it."""
     from convene import datasets
     from convene.training.fit import Fit
 
@@ -82,7 +80,7 @@ class _Network:
 
 
 class SleepingFit:
-    """Has what the worker and the checkpoint ask of a Fit."""
+    """A fake Fit with the attributes that the worker and the checkpoint use."""
 
     def __init__(self, configuration: Configuration, data: TrainingData, device: str) -> None:
         with np.load(Path(os.environ[FOLDER], _NETWORK)) as file:
@@ -94,32 +92,33 @@ class SleepingFit:
         self._state = _under("state/", tensors)
         self._images, self._training = len(data.train), configuration.training
         self._random = random.Random(configuration.training.seed)
-        self._quality = _quality(configuration) * self._random.lognormvariate(0, 0.2)
+        self._final_loss = _final_loss(configuration) * self._random.lognormvariate(0, 0.2)
 
     def run_epoch(self) -> Epoch:
         if not self.epoch:
             _wait_for_all(self._training.seed or 0)
-        seconds = float(os.environ[SECONDS]) * self._random.uniform(0.8, 1.2)  # or all would end together
+        # Random, so that trials do not end at the same time.
+        seconds = float(os.environ[SECONDS]) * self._random.uniform(0.8, 1.2)
         time.sleep(seconds)
         self.epoch += 1
-        loss = self._quality * (1 + 2 / self.epoch) * self._random.uniform(0.95, 1.05)
+        loss = self._final_loss * (1 + 2 / self.epoch) * self._random.uniform(0.95, 1.05)
         return Epoch(self.epoch, 1.2 * loss, loss, 1 - loss / 4, self._images / seconds)
 
     def state_tensors(self) -> Tensors:
         return self._state
 
     def load_state_tensors(self, tensors: Tensors) -> None:
-        raise AssertionError("no trial is cut off here")
+        raise AssertionError("no trial is interrupted here")
 
     def latency_ms(self) -> float:
         return 1.0
 
 
 def _wait_for_all(number: int) -> None:
-    """The first trials begin together.
+    """Make the first trials start together.
 
-    Tune gives a trial that waits for its worker to start that of one that has ended, and gives up the other:
-    trials that are over before a worker has started would never let there be all workers.
+    Tune gives a waiting trial the worker of one that has ended, and discards the worker that is starting. If
+    trials ended before a worker has started, there would never be enough workers.
     """
     folder, all_trials = Path(os.environ[FOLDER], "started"), int(os.environ[CONCURRENT])
     if number < all_trials:
@@ -133,13 +132,13 @@ def _under(prefix: str, tensors: Tensors) -> Tensors:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _quality(configuration: Configuration) -> float:
-    """The last loss, but for chance: best at a rate of 0.005 and a dropout of 0.15."""
+def _final_loss(configuration: Configuration) -> float:
+    """Return the expected final loss, lowest at a learning rate of 0.005 and a dropout of 0.15."""
     training = configuration.training
-    off = (
+    distance = (
         0.4 * math.log10(training.learning_rate / 5e-3) ** 2 + 2 * (configuration.network.dropout - 0.15) ** 2
     )
-    return 0.04 + 0.1 * off + 0.02 * (training.optimizer == "sgd")
+    return 0.04 + 0.1 * distance + 0.02 * (training.optimizer == "sgd")
 
 
 def _serialized(tensors: Tensors) -> bytes:
@@ -148,8 +147,8 @@ def _serialized(tensors: Tensors) -> bytes:
     return save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
 
 
-class Sleeper(TrialWorker):  # type: ignore[misc]  # final for all but this
-    """The worker of real sweeps, but for PyTorch."""
+class Sleeper(TrialWorker):  # type: ignore[misc]  # final, except for this test
+    """The worker of real sweeps, without PyTorch."""
 
     def setup(
         self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str, threads: int

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convene.config.search_space import override
+from convene.records.trials import TrialView
 from convene.search.study import Study
 from convene.search.study_storage import StudyStorage
 from convene.search.trial_state import TrialState
 from convene.storage import Storage
-from convene.tracking.sweep_runs import SweepRuns, TrackingPlace, TrialView
+from convene.tracking.experiment import TrackingPlace
+from convene.tracking.sweep_runs import SweepRuns
 from convene.training.metrics import Epoch
 from tests.bench import sleeper
 from tests.support.synthetic import record_sweep
@@ -18,7 +20,7 @@ TRIALS, EPOCHS = 60, 4
 
 
 def run() -> None:
-    """A trial's entries in the study and its writes to MLflow: files beside servers on a PostgreSQL here."""
+    """A trial's study entries and MLflow writes: files, compared with servers on a local PostgreSQL."""
     from tests.support.servers import mlflow_server, postgres
 
     os.environ.update({"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "CRITICAL"})
@@ -31,9 +33,9 @@ def run() -> None:
             _tracking("MLflow's server on PostgreSQL", Path(folder, "b"), server, None)
 
 
-def _study(what: str, place: StudyStorage) -> None:
+def _study(name: str, storage: StudyStorage) -> None:
     space = override(sleeper.space(TRIALS, 1, EPOCHS, 1.0), {"search.sampler": "random"})
-    study = Study(space, lambda configuration: None, place)
+    study = Study(space, lambda configuration: None, storage)
 
     def trial(number: int) -> None:
         number, _configuration = study.ask()
@@ -42,13 +44,12 @@ def _study(what: str, place: StudyStorage) -> None:
             study.should_prune(number, epoch)
         study.tell(number, TrialState.COMPLETE, [1.0])
 
-    print(f"the study in {what}: {_each(trial)} a trial of {EPOCHS} epochs")
+    print(f"the study in {name}: {_mean(trial)} per trial of {EPOCHS} epochs")
 
 
-def _tracking(what: str, folder: Path, uri: str, artifacts: str | None) -> None:
+def _tracking(name: str, folder: Path, uri: str, artifacts: str | None) -> None:
     sweep = record_sweep(folder, 1)
-    about, config = sweep.record.about, sweep.space.base
-    runs = SweepRuns(TrackingPlace(uri, artifacts), about, sweep.dataset, config, fresh=True)
+    runs = SweepRuns(TrackingPlace(uri, artifacts), sweep.record, sweep.space, sweep.dataset, fresh=True)
     runs.show_sweep()
     settings = sweep.space.settings({}, 0)
     rows = tuple(Epoch(epoch, 1.0, 1.0, 0.5, 1e4) for epoch in range(1, EPOCHS + 1))
@@ -67,14 +68,15 @@ def _tracking(what: str, folder: Path, uri: str, artifacts: str | None) -> None:
         )
 
     print(
-        f"{what}: {_each(step_by_step)} a trial of {EPOCHS} epochs, {_each(at_once)} one that is written late"
+        f"{name}: {_mean(step_by_step)} per trial of {EPOCHS} epochs, "
+        f"{_mean(at_once)} if written in one request"
     )
 
 
-def _each(work: Callable[[int], None]) -> str:
-    work(TRIALS - 1)  # the first opens connections
+def _mean(work: Callable[[int], None]) -> str:
+    work(TRIALS - 1)  # the first call opens connections
     cpu, wall = time.process_time(), time.perf_counter()
     for number in range(TRIALS - 1):
         work(number)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return f"{1000 * wall / (TRIALS - 1):.0f} ms ({1000 * cpu / (TRIALS - 1):.0f} of CPU here)"
+    return f"{1000 * wall / (TRIALS - 1):.0f} ms ({1000 * cpu / (TRIALS - 1):.0f} of CPU in this process)"

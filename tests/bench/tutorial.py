@@ -1,6 +1,6 @@
-"""The peer: a sweep as the tutorials of Ray Tune, Optuna and MLflow write it, with reused workers.
+"""The baseline: a sweep as in the tutorials of Ray Tune, Optuna and MLflow, with reused workers.
 
-Run as `python -m tests.bench.tutorial TRIALS FOLDER`; a trial trains for no time and reports once.
+Run it as `python -m tests.bench.tutorial TRIALS FOLDER`. A trial does not train and reports once.
 """
 
 import os
@@ -17,7 +17,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 class NoTraining(tune.Trainable):
     def setup(self, config: dict) -> None:
-        import torch  # noqa: F401  # as any trial would
+        import torch  # noqa: F401  # as in any trial
 
     def step(self) -> dict:
         return {"valid_loss": self.config["learning_rate"], "valid_accuracy": 0.5, "done": True}

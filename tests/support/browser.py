@@ -1,4 +1,4 @@
-"""A real browser for tests marked `browser`: Debian's Chromium, driven by Playwright."""
+"""A real browser for tests marked `browser`: Debian's Chromium, controlled by Playwright."""
 
 import shutil
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ SCREENSHOTS = Path(__file__).parents[2] / "test-output"
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator["Browser"]:
-    """The browser, for the whole session; skips where there is none."""
+    """Start the browser once per session. Skip the test if it is not installed."""
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("no chromium on the path (Debian: apt-get install chromium)")
@@ -24,7 +24,7 @@ def chromium() -> Iterator["Browser"]:
 
     SCREENSHOTS.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
-        # Containers lack what Chromium's sandbox needs; the pages are our own.
+        # Chromium's sandbox does not work in containers, and the pages are our own.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -32,25 +32,25 @@ def chromium() -> Iterator["Browser"]:
 
 @dataclass
 class Visit:
-    """A page that was opened, and what it asked for and complained of."""
+    """An opened page with its requests and errors."""
 
     page: "Page"
     requests: list[str] = field(default_factory=list)
-    """Addresses that were asked for, in order; the page's own is the first."""
+    """Requested addresses, in order; the first is the page's own."""
     complaints: list[str] = field(default_factory=list)
-    """Warnings and errors of the console, and exceptions that nothing caught."""
+    """Warnings and errors in the console, and uncaught exceptions."""
 
     def screenshot(self, name: str) -> None:
-        """Keeps the whole page as a picture under `test-output/`, to be looked at."""
+        """Save a picture of the whole page under `test-output/` for inspection."""
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
 
 def visit(browser: "Browser", address: str, *, width: int = 1100, height: int = 800, **context: Any) -> Visit:
-    """Opens an address in a fresh profile; `context` is what Playwright takes (`color_scheme="dark"`)."""
+    """Open an address in a new profile; `context` is passed to Playwright (`color_scheme="dark"`)."""
     page = browser.new_context(viewport={"width": width, "height": height}, **context).new_page()
     visited = Visit(page)
     page.on("request", lambda request: visited.requests.append(request.url))
-    page.on("console", lambda said: said.type != "log" and visited.complaints.append(said.text))
+    page.on("console", lambda message: message.type != "log" and visited.complaints.append(message.text))
     page.on("pageerror", lambda error: visited.complaints.append(str(error)))
     page.goto(address)
     return visited

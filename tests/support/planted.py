@@ -1,4 +1,4 @@
-"""Credentials that are planted, to be looked for afterwards."""
+"""Planted credentials, and a search for leaks of them."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ SECRETS = {
 }
 
 
-def assert_nothing_planted(said: str, *folders: Path) -> None:
-    """No secret in what was said, and in no file; databases are files too."""
-    assert "planted" not in said
+def assert_nothing_planted(output: str, *folders: Path) -> None:
+    """Assert that no secret is in the output or in a file of the folders, databases included."""
+    assert "planted" not in output
     for folder in folders:
         files = [file for file in folder.rglob("*") if file.is_file()]
         assert files, folder

@@ -14,9 +14,9 @@ import pytest
 
 from tests.conftest import CLEAN
 
-# A head that trains nothing, and two nodes of one processor each, until standard input ends. Their folders
-# are their own, as on machines of their own: a node unpacks a job's code over what is there, and a job finds
-# its cluster by a file in the head's.
+# A head without CPUs for trials, and two nodes with one CPU each, until standard input ends. Each has its own
+# folder, as on separate machines: a node unpacks a job's code into it, and a job finds its cluster by a file
+# in the head's folder.
 NODES = """
 import os, socket, sys, tempfile
 from contextlib import ExitStack
@@ -44,40 +44,40 @@ with ExitStack() as stack:
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A cluster that runs: where, and how to get in."""
+    """A running cluster: its addresses and its token."""
 
     address: str
     """HOST:PORT, for `convene sweep`."""
     dashboard: str
     """http://HOST:PORT, for `convene submit`."""
     environment: dict[str, str]
-    """What a client needs: the token."""
+    """The environment variables of a client, with the token."""
     last_node: psutil.Process
-    """Stands for the last of the two nodes that train."""
+    """The raylet process of the last node."""
 
     def kill_last_node(self) -> None:
-        """All of its processes at once, as a machine that goes dark."""
+        """Kill all processes of the last node at once, as in a power failure."""
         for process in (*self.last_node.children(recursive=True), self.last_node):
             process.kill()
 
 
 @contextmanager
 def three_nodes(folder: Path, **environment: str) -> Iterator[RayCluster]:
-    """A cluster of three nodes which run in `folder` with more `environment`, such as a store's credentials.
+    """Start a cluster of three nodes in `folder`, with extra `environment` such as credentials of a store.
 
-    There is a package `convene` on its path that cannot be imported: code must travel to be found.
+    The package `convene` on its path cannot be imported, so a job works only with the code that was sent.
     """
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     (folder / "path/convene").mkdir(parents=True)
-    (folder / "path/convene/__init__.py").write_text('raise ImportError("this code did not travel")\n')
-    # `python` is what runs a job, found as the head finds it.
+    (folder / "path/convene/__init__.py").write_text('raise ImportError("this code was not sent")\n')
+    # The head looks up `python` on the path to run a job.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    known = {"PATH": path, "PYTHONPATH": str(folder / "path")}
+    paths = {"PATH": path, "PYTHONPATH": str(folder / "path")}
     with (folder / "nodes.log").open("wb") as log:
         nodes = subprocess.Popen(
             [sys.executable, "-c", NODES],
             cwd=folder,
-            env={**CLEAN, **known, **token, **environment},
+            env={**CLEAN, **paths, **token, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -85,15 +85,16 @@ def three_nodes(folder: Path, **environment: str) -> Iterator[RayCluster]:
         )
     try:
         assert nodes.stdout
-        said = nodes.stdout.readline().split()
-        assert len(said) == 3, (folder / "nodes.log").read_text()
-        yield RayCluster(said[0], f"http://{said[1]}", token, psutil.Process(int(said[2])))
+        started = nodes.stdout.readline().split()
+        assert len(started) == 3, (folder / "nodes.log").read_text()
+        address, dashboard, raylet = started
+        yield RayCluster(address, f"http://{dashboard}", token, psutil.Process(int(raylet)))
     finally:
         nodes.communicate(timeout=60)
 
 
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """One for all tests that leave its nodes alive."""
+    """Start one cluster for all tests that do not kill its nodes."""
     with three_nodes(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster

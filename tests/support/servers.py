@@ -1,4 +1,4 @@
-"""Real servers for tests: an object store, a database, MLflow; each on its own port, gone afterwards."""
+"""Real servers for tests: an object store, a database, MLflow. Each has its own port."""
 
 import os
 import pwd
@@ -21,7 +21,7 @@ from tests.conftest import CLEAN
 
 
 def free_port() -> int:
-    """A port that nothing listens on at the moment."""
+    """Return a port on which nothing listens at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -37,13 +37,13 @@ def answers(port: int) -> bool:
 
 @contextmanager
 def running(command: list[str], port: int, environment: Mapping[str, str] | None = None) -> Iterator[None]:
-    """A server until the context ends; waits until its port answers."""
+    """Run a server until the end of the context. Wait first until its port answers."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            end = time.monotonic() + 90
+            deadline = time.monotonic() + 90
             while not answers(port):
-                if process.poll() is not None or time.monotonic() > end:
+                if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
                     pytest.fail(f"{command}: {log.read().decode()[-2000:]}")
                 time.sleep(0.1)
@@ -55,13 +55,13 @@ def running(command: list[str], port: int, environment: Mapping[str, str] | None
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """Moto's S3 server, which keeps objects in memory."""
+    """Moto's S3 server, which stores objects in memory."""
 
     url: str
 
     @property
     def environment(self) -> dict[str, str]:
-        """How pyarrow and boto find it. No machine role is asked for: that would be a request to outside."""
+        """Variables for pyarrow and boto. Machine roles are disabled: they would need an external request."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "test-key",
@@ -71,7 +71,7 @@ class ObjectStore:
         }
 
     def bucket(self) -> str:
-        """A new bucket's name."""
+        """Create a bucket and return its name."""
         name = f"bucket-{uuid.uuid4().hex[:12]}"
         request = urllib.request.Request(f"{self.url}/{name}", method="PUT")
         urllib.request.urlopen(request).close()
@@ -88,7 +88,7 @@ def object_store(**environment: str) -> Iterator[ObjectStore]:
 
 @contextmanager
 def postgres(*others: str) -> Iterator[str]:
-    """A new PostgreSQL on this machine with a database `convene` and `others`; gives the first one's URL."""
+    """Run a new PostgreSQL with the databases `convene` and `others`, and yield the URL of `convene`."""
     tools = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
     if tools is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
@@ -101,13 +101,13 @@ def postgres(*others: str) -> Iterator[str]:
             for path in (Path(folder), secret):
                 shutil.chown(path, account.pw_uid, account.pw_gid)
             user = {"user": "postgres"}
-        made = subprocess.run(
+        created = subprocess.run(
             [tools / "initdb", "-D", data, "-U", "convene", "-A", "scram-sha-256", "--pwfile", secret],
             capture_output=True,
             check=False,
             **user,
         )
-        assert made.returncode == 0, made.stderr.decode()
+        assert created.returncode == 0, created.stderr.decode()
         options = ["-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
         process = subprocess.Popen(
             [tools / "postgres", "-D", data, *options],
@@ -119,9 +119,9 @@ def postgres(*others: str) -> Iterator[str]:
         try:
             login = {**CLEAN, "PGPASSWORD": "pass-for-tests"}
             create = ["createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "convene", "convene"]
-            end = time.monotonic() + 60
+            deadline = time.monotonic() + 60
             while subprocess.run(create, env=login, capture_output=True, check=False).returncode:
-                assert time.monotonic() < end, "PostgreSQL does not answer"
+                assert time.monotonic() < deadline, "PostgreSQL does not answer"
                 time.sleep(0.3)
             for name in others:
                 subprocess.run([*create[:-1], name], env=login, check=True)
@@ -133,7 +133,7 @@ def postgres(*others: str) -> Iterator[str]:
 
 @contextmanager
 def mlflow_server(backend: str, artifacts: str, environment: Mapping[str, str]) -> Iterator[str]:
-    """A server of MLflow's; gives its URL."""
+    """Run MLflow's server and yield its URL."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--backend-store-uri", backend, "--artifacts-destination", artifacts]

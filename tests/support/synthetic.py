@@ -1,4 +1,4 @@
-"""A sweep of any size, made up but recorded as a real one is: for pages that must stay readable and quick."""
+"""Synthetic sweeps of any size, recorded like real ones, for tests of readable and fast pages."""
 
 import json
 from dataclasses import asdict
@@ -39,11 +39,11 @@ SPACE = {
     },
     "search": {"sampler": "random"},
 }
-KEPT = 20  # networks, as by default
+KEPT = 20  # networks, the default
 
 
 def record_sweep(root: Path, trials: int, seed: int = 0) -> OpenSweep:
-    """A finished sweep named `synthetic`, half of it stopped early and some of it failed."""
+    """Record a finished sweep named `synthetic`: half of its trials are pruned, some failed."""
     space = search_space.build(SPACE | {"search": SPACE["search"] | {"trials": trials}})
     dataset = datasets.load(space.base.data)
     random = np.random.default_rng(seed)
@@ -64,16 +64,16 @@ def record_sweep(root: Path, trials: int, seed: int = 0) -> OpenSweep:
     for _ in range(trials):
         number, configuration = study.ask()
         loss = _loss(configuration.training.learning_rate, configuration.network.dropout, random)
-        fate = TrialState(random.choice([state.value for state in ENDED], p=[0.45, 0.5, 0.05]))
-        epochs = {"COMPLETE": 20, "PRUNED": int(random.integers(3, 12)), "FAIL": 0}[fate]
+        state = TrialState(random.choice([ended.value for ended in ENDED], p=[0.45, 0.5, 0.05]))
+        epochs = {"COMPLETE": 20, "PRUNED": int(random.integers(3, 12)), "FAIL": 0}[state]
         curve = [loss * (1 + 2 / epoch) * random.uniform(0.95, 1.05) for epoch in range(1, epochs + 1)]
         for epoch, value in enumerate(curve, 1):
             study.report(number, epoch, value)
-        reason = {"PRUNED": "not among the best at epoch 7", "FAIL": "loss is nan in epoch 1"}.get(fate)
-        study.tell(number, fate, [curve[-1]] if fate == "COMPLETE" else None, reason)
+        reason = {"PRUNED": "not among the best at epoch 7", "FAIL": "loss is nan in epoch 1"}.get(state)
+        study.tell(number, state, [curve[-1]] if state == "COMPLETE" else None, reason)
         if curve:
-            _write_trial(record, number, configuration, curve, fate == "COMPLETE", random)
-        if fate == "COMPLETE":
+            _write_trial(record, number, configuration, curve, state == "COMPLETE", random)
+        if state == "COMPLETE":
             losses[number] = curve[-1]
     best = sorted(losses, key=lambda number: losses[number])[:KEPT]
     _write_result(record, dataset, study, best, random)
@@ -81,9 +81,9 @@ def record_sweep(root: Path, trials: int, seed: int = 0) -> OpenSweep:
 
 
 def _loss(rate: float, dropout: float, random: np.random.Generator) -> float:
-    """Best at a rate of 0.005 and a dropout of 0.15."""
-    off = 0.4 * np.log10(rate / 5e-3) ** 2 + 2 * (dropout - 0.15) ** 2
-    return float((0.04 + 0.1 * off) * random.lognormal(0, 0.2))
+    """Return a loss that is lowest at a learning rate of 0.005 and a dropout of 0.15."""
+    distance = 0.4 * np.log10(rate / 5e-3) ** 2 + 2 * (dropout - 0.15) ** 2
+    return float((0.04 + 0.1 * distance) * random.lognormal(0, 0.2))
 
 
 def _write_trial(record, number, configuration, curve, complete, random) -> None:
@@ -96,7 +96,7 @@ def _write_trial(record, number, configuration, curve, complete, random) -> None
 
 
 def _write_result(record, dataset, study, best, random) -> None:
-    """The best trials' logits, the choice among them, and what the test set then showed."""
+    """Write the best trials' logits, select an ensemble from them, and write its test result."""
     valid = {number: _logits(dataset.valid.labels, random) for number in best}
     for number, logits in valid.items():
         place = record.files / checkpoint.folder(number)
@@ -130,7 +130,7 @@ def _write_result(record, dataset, study, best, random) -> None:
 
 
 def _logits(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Mostly right; where one network errs, others often do too."""
+    """Return mostly correct logits. The networks' errors are correlated."""
     common = np.random.default_rng(0).normal(0, 1.3, (len(labels), 10))
     own = random.normal(0, 0.8, (len(labels), 10))
     return (common + own + 4.6 * np.eye(10)[labels]).astype(np.float32)
