@@ -370,7 +370,7 @@ def test_the_token_is_sent_in_token_mode_only(
 
 @contextmanager
 def answering(status: int, body: bytes) -> Iterator[str]:
-    """The address of a server that always gives the same answer, such as that of another version of Ray."""
+    """Run a server with a fixed answer, such as that of another version of Ray. Yield its address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # as the library calls it

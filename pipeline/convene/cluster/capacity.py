@@ -1,4 +1,4 @@
-"""How many trials fit on a cluster's nodes: node by node, as Ray places them."""
+"""The trials that fit on a cluster's nodes, counted node by node, as Ray places them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class Resources:
     max_concurrency: int
     """Trials at a time after more nodes have joined."""
     is_autoscaling: bool = False
-    """Whether the cluster starts nodes on demand, as `search.wait_for_nodes` implies."""
+    """True if the cluster starts nodes on demand, as `search.wait_for_nodes` implies."""
 
 
 def trials_per_gpu(fraction: float) -> int:

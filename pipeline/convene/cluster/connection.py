@@ -30,7 +30,7 @@ class Cluster:
     """A Ray cluster that this process is connected to."""
 
     is_local: bool
-    """Whether it was started for this sweep, on this machine. Otherwise it was already running."""
+    """True if it was started for this sweep on this machine, False if it was already running."""
 
 
 @contextmanager

@@ -56,17 +56,17 @@ class Job:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the job's state is final."""
+        """Return whether the job's state is final."""
         return self.state in _FINAL_STATES
 
     @property
     def reserves_name(self) -> bool:
-        """Whether a sweep may exist under the job's name. After exit code 2 there is none."""
+        """Return whether a sweep may exist under the job's name. After exit code 2 it does not."""
         return not (self.state == "FAILED" and self.exit_code == 2)
 
     @property
     def final_exit_code(self) -> int:
-        """The exit code for a client of the job: the command's own, or 130 if it was stopped."""
+        """Return the exit code for a client of the job: the command's own, or 130 if it was stopped."""
         if self.exit_code is not None and self.exit_code >= 0:
             return self.exit_code
         return {"SUCCEEDED": 0, "STOPPED": 130}.get(self.state, 1)

@@ -40,7 +40,7 @@ class GpuMemory:
 
     @property
     def max_trials(self) -> int:
-        """How many of the largest trial fit on one GPU; at least 1, since one was trained."""
+        """Return how many of the largest trial fit on one GPU; at least 1, since one was trained."""
         return max(1, int(self.total_bytes * (1 - _RESERVED_FRACTION)) // self.trial_bytes)
 
 
