@@ -176,6 +176,8 @@ class _Driver:
         from convene.records.open_sweep import OpenSweep
         from convene.search.time_budget import TimeBudget
         from convene.sweep.observer import Observer
+        from convene.sweep.step_report import StepOutcome, StepReport
+        from convene.training.metrics import Epoch
 
         spent: dict[str, float] = {}
 
@@ -194,16 +196,11 @@ class _Driver:
             timed("start", lambda trial=trial: observer.on_trial_start(0, [], trial))
             for epoch in range(1, EPOCHS + 1):
                 loss = 0.01 * (1 + 2 / epoch)
-                trial.last_result = {
-                    **{
-                        "number": number,
-                        "epoch": epoch,
-                        "epochs": EPOCHS,
-                        "seconds": epoch,
-                        "train_loss": loss,
-                    },
-                    **{"valid_loss": loss, "valid_accuracy": 1 - loss, "images_per_second": 1e4},
-                }
+                row = Epoch(epoch, loss, loss, 1 - loss, 1e4)
+                report = StepReport(
+                    number, StepOutcome.TRAINED, epoch=row, epochs=EPOCHS, seconds=float(epoch)
+                )
+                trial.last_result = report.to_result()
                 timed("epochs", lambda result=trial.last_result: observer("", result))
             timed("end", lambda trial=trial: observer.on_trial_complete(0, [], trial))
         return spent

@@ -84,12 +84,12 @@ def main(trials: int, concurrent: int, epochs: int, seconds: float, folder: str,
             samples.append(_sample(progress.done, progress.running, clock, process, children))
 
     begin = time.monotonic()
-    outcome = convene.run_sweep(space, name="scale", storage=f"{folder}/runs", watch=watch)
+    result = convene.run_sweep(space, name="scale", storage=f"{folder}/runs", watch=watch)
     figures |= {
-        "states": outcome.states,
+        "states": result.states,
         "wall": time.monotonic() - begin,
         "cpu": time.process_time(),
-        "waiting": outcome.mlflow.waiting,
+        "waiting": result.mlflow.waiting,
         "samples": samples,
         "calls": clock.calls,
         "running": sum(running) / len(running),
@@ -126,23 +126,39 @@ def _instrument(
     clock.count(MlflowClient, "create_run", lambda *arguments: 1 + len(arguments[2]))
     clock.count(MlflowClient, "log_inputs", lambda *arguments: 1)
     clock.count(MlflowClient, "set_terminated", lambda *arguments: 1)
-    finish = run._finish
+    complete = run.complete
 
-    def finish_after_flush(opened: Any, tracker: Any, started: float) -> Any:
-        samples.append(_sample(clock.trials, 0, clock, process, children))
-        figures["called"] = {name: len(calls) for name, calls in clock.calls.items()}
-        figures["backlog"], begin = len(tracker._pending), time.monotonic()
-        tracker.flush()
-        figures["settled"] = time.monotonic() - begin
-        begin, cpu = time.monotonic(), time.process_time()
-        outcome = finish(opened, tracker, started)
+    def instrumented(sweep: Any, tracking: Any, started: float, search: Any) -> Any:
+        def search_and_flush(tracker: Any) -> None:
+            search(tracker)
+            samples.append(_sample(clock.trials, 0, clock, process, children))
+            figures["called"] = {name: len(calls) for name, calls in clock.calls.items()}
+            figures["backlog"], begin = len(tracker._pending), time.monotonic()
+            tracker.flush()
+            figures["settled"] = time.monotonic() - begin
+            _time_final_stage(clock, figures)
+
+        return complete(sweep, tracking, started, search_and_flush)
+
+    run.complete = instrumented
+
+
+def _time_final_stage(clock: Clock, figures: Figures) -> None:
+    """Time the final stage from now on, including the import of PyTorch, and count its file operations."""
+    begin, cpu = time.monotonic(), time.process_time()
+    from convene.sweep import final_stage
+
+    finish = final_stage.finish
+
+    def timed(*arguments: Any) -> Any:
+        result = finish(*arguments)
         files = sum(len(calls) for name, calls in clock.calls.items() if name.startswith("Storage."))
         files -= sum(count for name, count in figures["called"].items() if name.startswith("Storage."))
         spent = {"wall": time.monotonic() - begin, "cpu": time.process_time() - cpu}
         figures["final"] = {**spent, "files": files}
-        return outcome
+        return result
 
-    run._finish = finish_after_flush
+    final_stage.finish = timed
 
 
 def _rows(
