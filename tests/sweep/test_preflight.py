@@ -80,7 +80,7 @@ def test_what_the_cluster_lacks_is_said_beside_the_rest(tmp_path: Path) -> None:
         "preflight", "s.toml", "--trials", "4", "--set", "search.gpus_per_trial=64", folder=tmp_path
     )
     assert ended.code == 1, ended.err
-    assert "64 GPUs, but there are" in ended.out
+    assert "64 GPUs, but the cluster has" in ended.out
     assert "1,294 to train" in ended.out
     assert "disk        at most" in ended.out
     assert "trains" not in ended.out
