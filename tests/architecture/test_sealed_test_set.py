@@ -25,7 +25,8 @@ def openings(tree: ast.AST) -> list[tuple[str, str]]:
         if isinstance(node, ast.Attribute) and node.attr == "test":
             size = isinstance(parent, ast.Call) and ast.unparse(parent.func) == "len"
             sha256 = isinstance(parent, ast.Attribute) and parent.attr == "sha256"
-            if not size and not sha256:
+            number = isinstance(parent, ast.FormattedValue) and parent.format_spec is not None
+            if not size and not sha256 and not number:
                 found.append((function, ast.unparse(parent)))
         # A sealed test under another name; files are opened with a mode or a path.
         bare = isinstance(node, ast.Call) and not node.args and not node.keywords and ast.unparse(node.func)
@@ -47,6 +48,8 @@ def openings(tree: ast.AST) -> list[tuple[str, str]]:
         ("def f(d):\n    return g(d.test)", [("f", "g(d.test)")]),
         ("def f(d):\n    return d.test._images", [("f", "d.test._images")] * 2),
         ("def f(d):\n    return len(d.test), d.test.sha256, path.open('rb'), gzip.open(path)", []),
+        ("def f(d):\n    return f'{d.test:,} images'", []),  # a format that a sealed test does not have
+        ("def f(d):\n    return f'{d.test}'", [("f", "{d.test}")]),
     ],
 )
 def test_the_reader_of_openings_sees_them_all(source: str, expected: list[tuple[str, str]]) -> None:
