@@ -22,7 +22,7 @@ class Import:
 
 def package_of(module: str) -> str:
     """A module's package, or the module itself where it stands beside the packages."""
-    return module.split(".")[0]
+    return module.partition(".")[0]
 
 
 @cache

@@ -107,7 +107,7 @@ def _instrument(
     from convene.search.sampler import Sampler
     from convene.search.study import Study
     from convene.storage import Storage
-    from convene.sweep import run, tuner
+    from convene.sweep import completion, tuner
     from convene.sweep.observer import Observer
     from convene.tracking.sweep_runs import SweepRuns
 
@@ -126,7 +126,7 @@ def _instrument(
     clock.count(MlflowClient, "create_run", lambda *arguments: 1 + len(arguments[2]))
     clock.count(MlflowClient, "log_inputs", lambda *arguments: 1)
     clock.count(MlflowClient, "set_terminated", lambda *arguments: 1)
-    complete = run.complete
+    complete = completion.complete
 
     def instrumented(sweep: Any, tracking: Any, started: float, search: Any) -> Any:
         def search_and_flush(tracker: Any) -> None:
@@ -140,7 +140,7 @@ def _instrument(
 
         return complete(sweep, tracking, started, search_and_flush)
 
-    run.complete = instrumented
+    completion.complete = instrumented
 
 
 def _time_final_stage(clock: Clock, figures: Figures) -> None:

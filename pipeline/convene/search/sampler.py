@@ -168,9 +168,9 @@ def _in_random_order(
     space: SearchSpace, candidates: Sequence[Sequence[Any]], total: int, order: random.Random
 ) -> Iterator[Parameters]:
     for index in order.sample(range(total), total):
-        values = []
+        values, rest = [], index
         for options in candidates:
-            index, which = divmod(index, len(options))
+            rest, which = divmod(rest, len(options))
             values.append(options[which])
         yield space.applicable(dict(zip(space.searched, values, strict=True)))
 

@@ -2,36 +2,20 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convene import environment
 from convene.environment import DEFAULT_STORAGE
 from convene.errors import InputError
-from convene.records.open_sweep import OpenSweep, open_sweep
+from convene.records.open_sweep import open_sweep
 from convene.records.sweep_record import EXPORT, SweepRecord
 from convene.storage import Storage
+from convene.sweep.completion import tracker_of
 
 if TYPE_CHECKING:
     from convene.records.result import SweepResult
     from convene.sweep.replay import ReplayedEpoch
-    from convene.tracking.tracker import Tracker
-
-
-@contextmanager
-def tracker_of(sweep: OpenSweep, *, ends: bool = True) -> Iterator["Tracker"]:
-    """Yield a tracker of a recorded sweep, after it was given all trials that have ended."""
-    from convene.records import trials
-    from convene.tracking.sweep_runs import SweepRuns
-    from convene.tracking.tracker import Tracker, place
-
-    where = place(sweep.record.storage)
-    runs = SweepRuns(where, sweep.record, sweep.space, sweep.dataset, fresh=False)
-    with Tracker(runs, ends=ends) as tracker:
-        for view in trials.views(sweep):
-            tracker.show(view)
-        yield tracker
 
 
 def sync_sweep(name: str, *, storage: str | Path = DEFAULT_STORAGE) -> int:
@@ -78,7 +62,7 @@ def rebuild_ensemble(
     started = time.monotonic()
     changes = {"ensemble.size": size, "ensemble.rank_by": rank_by}
 
-    from convene.sweep.run import complete
+    from convene.sweep.completion import complete
 
     with SweepRecord.open(Storage(str(storage)), name).exclusive():
         sweep = open_sweep(name, storage, {k: v for k, v in changes.items() if v is not None})

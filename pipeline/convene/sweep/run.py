@@ -5,7 +5,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from convene.search.study import Study
 from convene.search.time_budget import TimeBudget
 from convene.storage import Storage, StorageError, is_storage_failure
 from convene.sweep import disk
+from convene.sweep.completion import Search, complete
 
 if TYPE_CHECKING:
     from convene.cluster.capacity import Resources
@@ -38,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 Watch = Callable[["Progress"], None]
 Announce = Callable[[str], None]
-Search = Callable[["Tracker"], None]
 
 
 def run_sweep(
@@ -146,7 +146,7 @@ def resume_sweep(
             return result, False
 
         from convene.cluster import connection, gpu_sharing
-        from convene.sweep.recorded import tracker_of
+        from convene.sweep.completion import tracker_of
 
         budget = TimeBudget(started, sweep.space.base, test_images=len(sweep.dataset.test))
         known = [] if len(sweep.study) else known_trials(sweep.space, sweep.dataset, record.storage)
@@ -166,23 +166,6 @@ def resume_sweep(
                     train(tracker)
 
             return complete(sweep, tracker_of(sweep), started, search), True
-
-
-def complete(
-    sweep: OpenSweep,
-    tracking: "AbstractContextManager[Tracker]",
-    started: float,
-    search: Search | None = None,
-) -> "SweepResult":
-    """Train what is left, run the final stage and record its result, all with one tracker."""
-    with tracking as tracker:
-        if search:
-            search(tracker)
-        # Only now PyTorch: the driver of a search needs none, and the workers start sooner.
-        from convene.sweep import final_stage
-
-        result = final_stage.finish(sweep, tracker, started)
-    return final_stage.record_pending_writes(sweep, result, tracker)
 
 
 def _search(sweep: OpenSweep, resources: "Resources", budget: TimeBudget, watch: Watch) -> Search:
