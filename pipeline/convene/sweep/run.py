@@ -25,8 +25,7 @@ from convene.redaction import redact_url
 from convene.search.study import Study
 from convene.search.time_budget import TimeBudget
 from convene.storage import Storage, StorageError, is_storage_failure
-from convene.sweep import disk
-from convene.sweep.completion import Search, complete
+from convene.sweep import completion, disk
 
 if TYPE_CHECKING:
     from convene.cluster.capacity import Resources
@@ -104,7 +103,7 @@ def run_sweep(
             _add_known_trials(sweep, known)
             runs = SweepRuns(place, record, space, dataset, fresh=True)
             search = _search(sweep, resources, budget, watch)
-            return complete(sweep, tracker.Tracker(runs), started, search)
+            return completion.complete(sweep, tracker.Tracker(runs), started, search)
 
 
 def resume_sweep(
@@ -146,7 +145,6 @@ def resume_sweep(
             return result, False
 
         from convene.cluster import connection, gpu_sharing
-        from convene.sweep.completion import tracker_of
 
         budget = TimeBudget(started, sweep.space.base, test_images=len(sweep.dataset.test))
         known = [] if len(sweep.study) else known_trials(sweep.space, sweep.dataset, record.storage)
@@ -165,10 +163,10 @@ def resume_sweep(
                 if train:
                     train(tracker)
 
-            return complete(sweep, tracker_of(sweep), started, search), True
+            return completion.complete(sweep, completion.tracker_of(sweep), started, search), True
 
 
-def _search(sweep: OpenSweep, resources: "Resources", budget: TimeBudget, watch: Watch) -> Search:
+def _search(sweep: OpenSweep, resources: "Resources", budget: TimeBudget, watch: Watch) -> completion.Search:
     from convene.sweep import tuner
 
     return lambda tracker: tuner.run(sweep, resources, tracker, budget=budget, watch=watch)
