@@ -40,7 +40,8 @@ def draw_terminal(page: Page, folder: Path) -> None:
     """Draw what the sweep printed."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     output = (folder / "output.txt").read_text().replace(str(folder.resolve()), "~/convene")
-    console.print(Text.from_ansi(f"$ convene sweep {SPACE}\n{output}".rstrip()), soft_wrap=True)
+    # The empty line at the end has room for the descenders of the last one.
+    console.print(Text.from_ansi(f"$ convene sweep {SPACE}\n{output.rstrip()}"), "", sep="\n", soft_wrap=True)
     page.set_content(console.export_svg(title="convene"))
     _save("terminal.png", page.locator("svg").first.screenshot(omit_background=True))
 
