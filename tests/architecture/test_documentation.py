@@ -240,7 +240,7 @@ def test_the_page_on_python_has_every_public_name() -> None:
 
 def test_the_page_on_results_has_every_key_of_a_result() -> None:
     page = (ROOT / "docs/results.md").read_text()
-    keys = [field.name for field in dataclasses.fields(convene.Outcome)]
+    keys = [field.name for field in dataclasses.fields(convene.SweepResult)]
     assert [key for key in keys if f"\n| `{key}` | " not in page] == []
 
 
