@@ -157,7 +157,7 @@ class Sleeper(TrialWorker):  # type: ignore[misc]  # final, except for this test
         training.Fit = SleepingFit  # type: ignore[attr-defined]
         training.DivergenceError = FloatingPointError  # type: ignore[attr-defined]
         sys.modules["convene.training.fit"] = training
-        checkpoint._serialized = _serialized  # type: ignore[assignment]
+        checkpoint._serialize = _serialized  # type: ignore[assignment]
         torch = ModuleType("torch")
         torch.set_num_threads = lambda threads: None  # type: ignore[attr-defined]
         sys.modules["torch"] = torch

@@ -24,7 +24,7 @@ from convene.formatting import byte_size
 from convene.sweep.disk import DiskUsage, disk_bound
 from convene.training import shapes, size
 from convene.training.fit import Fit
-from convene.training.size import largest, network_bytes
+from convene.training.size import largest_configuration, network_bytes
 from tests.conftest import CLEAN
 from tests.training.test_fit import digits
 
@@ -117,7 +117,9 @@ def test_no_configuration_is_larger_than_the_largest(
     fitting = [each for each in every(space) if shapes.shape_error(each.network, shape) is None]
     if fitting:
         sizes = [network_bytes(each.network, shape, CLASSES) for each in fitting]
-        assert network_bytes(largest(space, shape, CLASSES).network, shape, CLASSES) == max(sizes)
+        assert network_bytes(largest_configuration(space, shape, CLASSES).network, shape, CLASSES) == max(
+            sizes
+        )
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_no_configuration_is_larger_than_the_largest(
     ],
 )
 def test_the_largest_of_a_space(network: dict[str, Any], expected: dict[str, Any]) -> None:
-    found = largest(search_space.build({"network": network}), SHAPE, CLASSES).network
+    found = largest_configuration(search_space.build({"network": network}), SHAPE, CLASSES).network
     assert found == found.model_copy(update=expected)
     assert shapes.shape_error(found, SHAPE) is None
 

@@ -164,7 +164,7 @@ def test_a_storage_that_goes_away_while_networks_are_removed_ends_the_sweep(
         raise StorageError("s3://bucket: no answer")
 
     sweep = Sweep(tmp_path, "none")
-    monkeypatch.setattr(checkpoint, "forget_state", away)
+    monkeypatch.setattr(checkpoint, "remove_state", away)
     sweep.train(sweep.begin(), EPOCHS, loss=1.0, accuracy=0.5)
     assert sweep.observer.stop_all()
     with pytest.raises(StorageError, match="no answer"):

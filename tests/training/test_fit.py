@@ -1,4 +1,4 @@
-"""One network's fit on real digits: the same again from the same seed, learning, and honest numbers."""
+"""Training on real digits: reproducible from a seed, effective, and measured correctly."""
 
 import time
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from convene.training.metrics import Epoch
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """As a trial has; the same sums in the same order, and no waiting for other work on the machine."""
+    """Use one thread, as a trial does, so that sums have one order and timings depend less on other work."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -46,11 +46,11 @@ def configuration(network: dict[str, Any] | None = None, **training: Any) -> Con
 
 
 def curve(rows: list[Epoch]) -> list[dict[str, float]]:
-    """All that a seed decides."""
+    """The metrics that a seed determines."""
     return [{k: v for k, v in row.metrics().items() if k != "images_per_second"} for row in rows]
 
 
-# --- The same again -----------------------------------------------------------------------------------
+# --- Reproducibility -----------------------------------------------------------------------------------
 
 ALL_RANDOM = configuration(
     {"dropout": 0.3, "dense": 16, "dense_dropout": 0.3}, shift=2, rotation=10, flip=True, ema=0.5
@@ -82,8 +82,8 @@ def test_the_same_seed_gives_the_same_curve_whatever_else_runs() -> None:
         assert torch.equal(again.network.state_dict()[name], value), name
 
 
-# Another value of each field.
-OTHERWISE: dict[str, Any] = {
+# A second value for each field.
+OTHER_VALUES: dict[str, Any] = {
     "network.kernel_size": 5,
     "network.depth": 2,
     "network.width": 9,
@@ -114,28 +114,28 @@ OTHERWISE: dict[str, Any] = {
     "training.ema": 0.9,
     "training.seed": 8,
 }
-MACHINE = {"training.precision", "training.channels_last"}  # how, not what
+MACHINE_FIELDS = {"training.precision", "training.channels_last"}  # for speed
 
 
-def test_each_field_is_tried_otherwise() -> None:
-    assert set(flatten(Configuration(), "network", "training")) == set(OTHERWISE) | MACHINE
+def test_each_field_has_a_second_value() -> None:
+    assert set(flatten(Configuration(), "network", "training")) == set(OTHER_VALUES) | MACHINE_FIELDS
 
 
-@pytest.mark.parametrize("name", OTHERWISE)
-def test_no_field_is_without_effect(name: str) -> None:
-    depth = 2 if name == "network.growth" else 1  # two of some of the others do not fit
-    pool_size = 3 if name == "network.pool_padding" else 2  # of which eight pixels are no multiple
+@pytest.mark.parametrize("name", OTHER_VALUES)
+def test_each_field_has_an_effect(name: str) -> None:
+    depth = 2 if name == "network.growth" else 1  # two blocks do not fit with some of the others
+    pool_size = 3 if name == "network.pool_padding" else 2  # eight pixels are not a multiple of three
     network = {"depth": depth, "dense": [8], "pool_size": pool_size}
     changes: dict[str, dict[str, Any]] = {"network": network, "training": {}}
     expected = curve(list(Fit(configuration(changes["network"]), digits(100))))
     section, field = name.split(".")
-    changes[section][field] = OTHERWISE[name]
+    changes[section][field] = OTHER_VALUES[name]
     found = curve(list(Fit(configuration(changes["network"], **changes["training"]), digits(100))))
     assert found != expected
 
 
 def test_each_epoch_has_its_own_order() -> None:
-    """A rate of almost nothing leaves the weights, so that losses differ by the images drawn alone."""
+    """A rate near zero keeps the weights, so that losses differ only by the order and the shifts."""
     fit = Fit(configuration(shift=2, learning_rate=1e-12, weight_decay=0, epochs=3), digits(200))
     assert len({row.train_loss for row in fit}) == 3
 
@@ -143,11 +143,11 @@ def test_each_epoch_has_its_own_order() -> None:
 # --- Learning -----------------------------------------------------------------------------------------
 
 
-def test_three_epochs_of_digits_are_learnt() -> None:
+def test_three_epochs_learn_the_digits() -> None:
     fit = Fit(configuration({"width": 16, "depth": 2}, epochs=3), DIGITS)
     rows = list(fit)
     assert [row.epoch for row in rows] == [1, 2, 3]
-    # Chance is 0.10 with a deviation of sqrt(0.1 × 0.9 / 144) = 0.025; a fit reaches 0.95 to 0.99.
+    # Chance is 0.10 with a deviation of sqrt(0.1 × 0.9 / 144) = 0.025; training reaches 0.95 to 0.99.
     assert rows[-1].valid_accuracy > 0.8
     assert rows[-1].valid_loss < rows[0].valid_loss < np.log(10) * 1.5
     assert all(row.images_per_second > 0 for row in rows)
@@ -157,7 +157,7 @@ def test_three_epochs_of_digits_are_learnt() -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 @pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
 @pytest.mark.parametrize("train", [20, 128])  # one step an epoch, and four
-def test_each_optimizer_with_each_schedule_fits(optimizer: str, schedule: str, train: int) -> None:
+def test_each_optimizer_learns_with_each_schedule(optimizer: str, schedule: str, train: int) -> None:
     rate = 0.05 if optimizer == "sgd" else 0.01
     chosen = configuration(optimizer=optimizer, schedule=schedule, learning_rate=rate, epochs=6, shift=0)
     rows = list(Fit(chosen, digits(train)))
@@ -166,7 +166,7 @@ def test_each_optimizer_with_each_schedule_fits(optimizer: str, schedule: str, t
 
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
-def test_a_schedule_ends_with_hardly_a_step(schedule: str) -> None:
+def test_a_schedule_ends_with_small_steps(schedule: str) -> None:
     fit = Fit(configuration(schedule=schedule, epochs=8, batch_size=256), digits(100))
     weights = [fit.network.state_dict()["head.1.weight"].clone()]
     for _ in fit:
@@ -179,8 +179,8 @@ def test_a_schedule_ends_with_hardly_a_step(schedule: str) -> None:
     ("images", "batch_size"),
     [(33, 32), (33, 16), (20, 64), (65, 64), (3, 2), (2, 2)],
 )
-def test_any_number_of_images_goes_into_batches(images: int, batch_size: int) -> None:
-    """One left over would have no spread for batch norm: here its map is one pixel."""
+def test_any_number_of_images_can_be_batched(images: int, batch_size: int) -> None:
+    """A batch of one image would have no variance for batch norm: its map here is one pixel."""
     fit = Fit(configuration({"pool_size": 8}, batch_size=batch_size), digits(images, valid=1))
     assert len(list(fit)) == 2
     assert fit.valid_logits.shape == (1, 10)
@@ -189,11 +189,11 @@ def test_any_number_of_images_goes_into_batches(images: int, batch_size: int) ->
 @pytest.mark.parametrize(
     "change", [{"channels_last": False}, {"precision": "bfloat16"}, {"label_smoothing": 0.0}], ids=str
 )
-def test_each_setting_of_the_machine_fits(change: dict[str, Any]) -> None:
+def test_each_setting_of_the_machine_trains(change: dict[str, Any]) -> None:
     assert len(list(Fit(configuration(**change), digits(100)))) == 2
 
 
-def test_precision_is_no_matter_on_a_cpu() -> None:
+def test_precision_has_no_effect_on_a_cpu() -> None:
     data = digits(100)
     rows = [list(Fit(configuration(precision=precision), data)) for precision in ("float32", "bfloat16")]
     assert curve(rows[0]) == curve(rows[1])
@@ -201,8 +201,8 @@ def test_precision_is_no_matter_on_a_cpu() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("batch_size", [16, 256])  # many steps an epoch, and one
-def test_a_rate_that_blows_up_names_the_loss_and_the_epoch(batch_size: int, seed: int) -> None:
-    # A step takes 10 times the weights off them, so that they grow ninefold: past float32 in 40 steps.
+def test_a_diverging_loss_is_reported_with_its_epoch(batch_size: int, seed: int) -> None:
+    # Each step subtracts ten times the weights, so that they grow ninefold: beyond float32 after 40 steps.
     wild = configuration(
         {"batch_norm": False},
         optimizer="sgd",
@@ -221,22 +221,22 @@ def test_a_rate_that_blows_up_names_the_loss_and_the_epoch(batch_size: int, seed
     assert str(e.value).endswith(f" {fit.epoch}")
 
 
-# --- Honest numbers -----------------------------------------------------------------------------------
+# --- Correct metrics ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("change", [{}, {"label_smoothing": 0.5}, {"ema": 0.9}, {"flip": True}], ids=str)
-def test_validation_is_of_the_kept_network_on_plain_images_and_labels(change: dict[str, Any]) -> None:
+def test_validation_uses_the_saved_network_and_unchanged_images_and_labels(change: dict[str, Any]) -> None:
     data = digits(200)
     fit = Fit(configuration({"dropout": 0.5}, **change), data)
     for row in fit:
-        record = logits(fit.network, torch.from_numpy(data.valid.pixels))
-        np.testing.assert_array_equal(fit.valid_logits, record)
-        assert row.valid_loss == metrics.cross_entropy(record, data.valid.labels)
-        assert row.valid_accuracy == metrics.accuracy(record, data.valid.labels)
+        expected = logits(fit.network, torch.from_numpy(data.valid.pixels))
+        np.testing.assert_array_equal(fit.valid_logits, expected)
+        assert row.valid_loss == metrics.cross_entropy(expected, data.valid.labels)
+        assert row.valid_accuracy == metrics.accuracy(expected, data.valid.labels)
 
 
-def test_label_smoothing_acts_on_training_alone() -> None:
-    """At a rate of almost nothing both runs have the same weights, so validation must not differ."""
+def test_label_smoothing_affects_training_only() -> None:
+    """At a rate near zero both runs have the same weights, so their validation losses are equal."""
     still = {"learning_rate": 1e-12, "weight_decay": 0.0, "epochs": 1}
     (plain,), (smooth,) = (
         list(Fit(configuration(**still, label_smoothing=share), digits(100))) for share in (0.0, 0.9)
@@ -245,25 +245,25 @@ def test_label_smoothing_acts_on_training_alone() -> None:
     assert plain.train_loss != pytest.approx(smooth.train_loss, rel=1e-3)
 
 
-def test_the_average_is_of_each_steps_weights() -> None:
-    """One step an epoch, so that every step's weights can be seen and averaged by hand."""
+def test_weights_are_averaged_after_each_step() -> None:
+    """One step per epoch, so that the weights of each step can be averaged by hand."""
     data, one_step = digits(32), {"batch_size": 32, "epochs": 4, "learning_rate": 0.01}
     plain, averaged = Fit(configuration(**one_step), data), Fit(configuration(**one_step, ema=0.75), data)
     expected: dict[str, Tensor] = {}
     for _ in zip(plain, averaged, strict=True):
         for name, value in plain.network.state_dict().items():
             if value.is_floating_point():
-                before = expected.get(name, value)  # the first step is taken whole
+                before = expected.get(name, value)  # the first step sets the average
                 expected[name] = 0.75 * before + 0.25 * value
     found = averaged.network.state_dict()
     for name, value in expected.items():
-        # Three steps of float32, each exact to about 1e-7 of values up to the order of 10.
+        # Three steps in float32, each exact to about 1e-7 for values up to about 10.
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5, msg=name)
     assert not torch.equal(found["head.1.weight"], plain.network.state_dict()["head.1.weight"])
 
 
 @pytest.mark.parametrize("count", [1, 512, 513, 1025])
-def test_logits_of_many_images_come_in_parts_and_in_order(count: int) -> None:
+def test_logits_of_many_images_are_in_order(count: int) -> None:
     fit = Fit(configuration(), digits(32))
     pixels = torch.from_numpy(DIGITS.train.pixels[:count])
     found = logits(fit.network.train(), pixels)
@@ -274,27 +274,27 @@ def test_logits_of_many_images_come_in_parts_and_in_order(count: int) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_data_are_shared_and_never_written() -> None:
-    def sealed(images: Images) -> Images:
+def test_shared_data_is_never_written() -> None:
+    def read_only(images: Images) -> Images:
         copy = Images(images.pixels.copy(), images.labels.copy())
         copy.pixels.flags.writeable = copy.labels.flags.writeable = False
         return copy
 
     data = digits(100)
-    shared = replace(data, train=sealed(data.train), valid=sealed(data.valid))
+    shared = replace(data, train=read_only(data.train), valid=read_only(data.valid))
     assert curve(list(Fit(ALL_RANDOM, shared))) == curve(list(Fit(ALL_RANDOM, data)))
     assert (shared.train.sha256, shared.valid.sha256) == (data.train.sha256, data.valid.sha256)
 
 
-def test_latency_is_of_one_image_and_changes_nothing() -> None:
+def test_latency_is_measured_without_side_effects() -> None:
     fit, same = Fit(configuration(), digits(100)), Fit(configuration(), digits(100))
     fit.run_epoch()
     same.run_epoch()
-    assert 0 < fit.latency_ms() < 10_000  # a network of a few thousand numbers, on however busy a machine
+    assert 0 < fit.latency_ms() < 10_000  # a few thousand parameters, even on a busy machine
     assert fit.run_epoch().valid_loss == same.run_epoch().valid_loss
 
 
-# --- What an epoch takes ---------------------------------------------------------------------------------
+# --- Duration of an epoch --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -302,19 +302,19 @@ def test_latency_is_of_one_image_and_changes_nothing() -> None:
     [
         (200, {}),
         (200, {"schedule": "constant", "ema": 0.5}),
-        (20, {"epochs": 1}),  # one step in all, and a one-cycle schedule takes no more
+        (20, {"epochs": 1}),  # a single step, and a one-cycle schedule allows no more
     ],
 )
-def test_steps_tell_what_an_epoch_takes(train: int, training: dict[str, Any]) -> None:
+def test_the_duration_of_an_epoch_is_estimated(train: int, training: dict[str, Any]) -> None:
     data, config = digits(train), configuration(**training)
-    guessed = Fit(config, data).seconds_per_epoch()
+    estimate = Fit(config, data).seconds_per_epoch()
     fit = Fit(config, data)
     seconds = []
     for _ in range(config.training.epochs):
         start = time.perf_counter()
         fit.run_epoch()
         seconds.append(time.perf_counter() - start)
-    # Other work may take the processor from either; one that timed a step or all epochs would be out by six.
-    assert guessed < 5 * max(seconds)
-    if train == 200:  # the first steps, which are slow, are not left out of a single one
-        assert guessed > min(seconds) / 5
+    # Other work may slow either down; an estimate of one step or of all epochs would be off by six times.
+    assert estimate < 5 * max(seconds)
+    if train == 200:  # a single step has no warm-up before it
+        assert estimate > min(seconds) / 5

@@ -1,4 +1,4 @@
-"""What is measured: by hand, by closed forms and by scikit-learn."""
+"""Metrics against values by hand, closed forms and scikit-learn."""
 
 import math
 
@@ -25,7 +25,7 @@ def scored(draw: st.DrawFn, largest: float = 8.0) -> tuple[NDArray[np.float32], 
 
 @settings(deadline=None)
 @given(scored())
-def test_scores_are_those_of_scikit_learn(case: tuple[NDArray[np.float32], NDArray[np.int64]]) -> None:
+def test_scores_agree_with_scikit_learn(case: tuple[NDArray[np.float32], NDArray[np.int64]]) -> None:
     logits, labels = case
     exponentials = np.exp(logits.astype(np.float64))
     probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -37,7 +37,7 @@ def test_scores_are_those_of_scikit_learn(case: tuple[NDArray[np.float32], NDArr
 
 @settings(deadline=None)
 @given(scored(), st.floats(-1e4, 1e4))
-def test_only_differences_of_logits_count(
+def test_only_differences_of_logits_matter(
     case: tuple[NDArray[np.float32], NDArray[np.int64]], offset: float
 ) -> None:
     logits, labels = case[0].astype(np.float64), case[1]
@@ -46,10 +46,10 @@ def test_only_differences_of_logits_count(
 
 
 @pytest.mark.parametrize(
-    ("logits", "labels", "loss", "right"),
+    ("logits", "labels", "loss", "accurate"),
     [
         ([[0, 0]], [0], math.log(2), 1.0),
-        ([[0, 0]], [1], math.log(2), 0.0),  # of equal logits the first counts
+        ([[0, 0]], [1], math.log(2), 0.0),  # ties go to the first class
         ([[0] * 10] * 2, [0, 9], math.log(10), 0.5),
         ([[math.log(3), 0], [0, 0]], [0, 1], (math.log(4 / 3) + math.log(2)) / 2, 0.5),
         ([[1000, 0]], [0], 0.0, 1.0),
@@ -57,23 +57,23 @@ def test_only_differences_of_logits_count(
         ([[-1000, -2000, -3000]], [1], 1000.0, 0.0),
     ],
 )
-def test_scores_by_hand(logits: list[list[float]], labels: list[int], loss: float, right: float) -> None:
+def test_scores_by_hand(logits: list[list[float]], labels: list[int], loss: float, accurate: float) -> None:
     array = np.array(logits, np.float32)
     assert cross_entropy(array, np.array(labels)) == pytest.approx(loss, abs=1e-6)  # float32 logits
-    assert accuracy(array, np.array(labels)) == right
+    assert accuracy(array, np.array(labels)) == accurate
 
 
 @pytest.mark.parametrize(
     "row", [[np.nan, 0], [np.inf, 0], [np.inf, 1e30], [np.inf, np.inf], [-np.inf, -np.inf]]
 )
-def test_the_loss_of_a_diverged_network_is_not_finite_and_warns_of_nothing(row: list[float]) -> None:
+def test_the_loss_of_a_diverged_network_is_not_finite_and_gives_no_warning(row: list[float]) -> None:
     logits = np.array([row, [3e38, -3e38], [0, 1]], np.float32)
     assert not math.isfinite(cross_entropy(logits, np.array([1, 1, 1])))
     accuracy(logits, np.array([1, 1, 1]))
 
 
 def wilson(right: int, count: int, z: float) -> tuple[float, float]:
-    """Wilson 1927, in the form that is usually given."""
+    """Wilson's interval (1927) in its usual form."""
     share, spread = right / count, z**2 / count
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
@@ -81,14 +81,14 @@ def wilson(right: int, count: int, z: float) -> tuple[float, float]:
 
 
 def answers(right: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Logits and labels with so many right answers."""
+    """Logits and labels with `right` correct predictions."""
     logits = np.tile(np.float32([1, 0]), (count, 1))
     return logits, (np.arange(count) >= right).astype(np.int64)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 2000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
-def test_the_interval_is_wilsons(case: tuple[int, int]) -> None:
+def test_the_interval_agrees_with_the_closed_form(case: tuple[int, int]) -> None:
     right, count = case
     logits, labels = answers(right, count)
     assert accuracy(logits, labels) == right / count
@@ -99,16 +99,16 @@ def test_the_interval_is_wilsons(case: tuple[int, int]) -> None:
     assert right / count - 1e-15 <= high <= 1 + 1e-15
 
 
-def test_a_surer_interval_is_wider() -> None:
+def test_higher_confidence_gives_a_wider_interval() -> None:
     logits, labels = answers(90, 100)
-    # As R's prop.test(90, 100, correct = FALSE) prints it.
+    # The result of R's prop.test(90, 100, correct = FALSE).
     assert accuracy_interval(logits, labels) == pytest.approx((0.8256343, 0.9447709), abs=1e-7)
     assert accuracy_interval(logits, labels, confidence=0.99) == pytest.approx(
         wilson(90, 100, z=2.5758293035489004), abs=1e-12
     )
 
 
-def test_a_row_has_the_names_that_tracking_and_tables_use() -> None:
+def test_the_metrics_of_an_epoch_have_the_names_in_tracking_and_tables() -> None:
     row = Epoch(epoch=3, train_loss=0.5, valid_loss=0.25, valid_accuracy=0.75, images_per_second=100.0)
     assert row.metrics() == {
         "train_loss": 0.5,

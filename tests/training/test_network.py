@@ -1,4 +1,4 @@
-"""The network that a configuration describes: by hand where it is small, by its promises where not."""
+"""The network of a configuration: small ones against values by hand, larger ones by their properties."""
 
 from typing import Any, get_args
 
@@ -32,7 +32,7 @@ def pixels(count: int = 7, shape: tuple[int, int, int] = (1, 8, 8)) -> Tensor:
 
 
 def block_of_ones(image: list[list[int]], **config: Any) -> list[list[float]]:
-    """What a block makes of an image with a kernel of ones; the activation keeps what is positive."""
+    """The output of a block for an image, with a kernel of ones."""
     tensor = torch.tensor([[image]])
     shape = (1, *tensor.shape[2:])
     made = network(shape, width=1, batch_norm=False, deviation=1.0, **config)
@@ -135,7 +135,7 @@ def test_each_activation_by_hand(activation: Any, at_minus_one: float) -> None:
         ),
     ],
 )
-def test_logits_have_a_row_an_image_and_every_weight_learns(
+def test_logits_have_a_row_per_image_and_every_weight_has_a_gradient(
     shape: tuple[int, int, int], config: dict[str, Any]
 ) -> None:
     made = network(shape, 5, **config)
@@ -150,7 +150,7 @@ def test_logits_have_a_row_an_image_and_every_weight_learns(
 
 
 @pytest.mark.parametrize("initialization", ["kaiming", "xavier", "orthogonal"])
-def test_an_initialization_sets_every_weight_and_clears_the_biases(initialization: Any) -> None:
+def test_an_initialization_sets_weights_and_zeroes_biases(initialization: Any) -> None:
     config: dict[str, Any] = {"dense": (8,), "batch_norm": False, "depth": 2}
     default, made = network(**config), network(**config, initialization=initialization)
     for (name, before), after in zip(default.named_parameters(), made.parameters(), strict=True):
@@ -164,18 +164,18 @@ def test_an_initialization_sets_every_weight_and_clears_the_biases(initializatio
 
 
 @pytest.mark.parametrize("config", [{}, {"batch_norm": False}, {"depth": 2, "dense": (8,), "dropout": 0.5}])
-def test_an_images_logits_do_not_depend_on_its_batch(config: dict[str, Any]) -> None:
+def test_logits_do_not_depend_on_the_batch(config: dict[str, Any]) -> None:
     made = network(**config)
-    made.train()(pixels(16))  # so that batch norm has statistics of its own
+    made.train()(pixels(16))  # so that batch norm has running statistics
     made.eval()
     with torch.inference_mode():
         whole = made(pixels())
         alone = torch.cat([made(image[None]) for image in pixels()])
-    # Sums in another order: float32 has 7 digits, and these logits are of the order of 1.
+    # Sums have another order; float32 has 7 digits and these logits are about 1.
     torch.testing.assert_close(whole, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_pixels_are_bytes_or_floats_of_0_to_255() -> None:
+def test_pixels_are_bytes_or_floats_from_0_to_255() -> None:
     made = network().eval()
     assert torch.equal(made(pixels()), made(pixels().float()))
 
@@ -190,25 +190,25 @@ def test_the_network_normalizes(per_pixel: bool) -> None:
     assert {"mean", "deviation"} <= set(made.state_dict())
 
 
-@pytest.mark.parametrize("place", [{"dropout": 0.5}, {"dense_dropout": 0.5}])
-def test_dropout_acts_in_training_alone(place: dict[str, Any]) -> None:
-    made = network(dense=(16,), batch_norm=False, **place)
+@pytest.mark.parametrize("dropout", [{"dropout": 0.5}, {"dense_dropout": 0.5}])
+def test_dropout_applies_in_training_only(dropout: dict[str, Any]) -> None:
+    made = network(dense=(16,), batch_norm=False, **dropout)
     assert not torch.equal(made.train()(pixels()), made(pixels()))
     assert torch.equal(made.eval()(pixels()), made(pixels()))
     without = network(dense=(16,), batch_norm=False)
     assert torch.equal(made(pixels()), without(pixels()))
 
 
-def test_parameters_counted_by_hand() -> None:
+def test_the_parameter_count_by_hand() -> None:
     config = {"kernel_size": 3, "depth": 2, "width": 4, "growth": 2.0, "dense": (5,)}
     convolutions = 4 * 3 * 9 + 8 * 4 * 9
     head = (8 * 2 * 2) * 5 + 5 + 5 * 10 + 10
-    # A convolution before batch norm has no bias: batch norm has its own, and a scale.
+    # A convolution before batch norm has no bias: batch norm has a shift and a scale.
     assert parameter_count(network((3, 8, 8), **config)) == convolutions + 2 * (4 + 8) + head
     assert parameter_count(network((3, 8, 8), **config, batch_norm=False)) == convolutions + 4 + 8 + head
 
 
-def test_a_network_that_does_not_fit_is_refused() -> None:
+def test_a_network_that_does_not_fit_is_rejected() -> None:
     with pytest.raises(
         ValueError, match="block 4: a pooling window of size 2 does not fit a feature map of size 1"
     ):

@@ -1,4 +1,4 @@
-"""Sizes by arithmetic against sizes by PyTorch."""
+"""Computed sizes against PyTorch's."""
 
 from typing import Any
 
@@ -19,7 +19,9 @@ sizes = st.integers(1, 12)
 
 @settings(deadline=None)
 @given(sizes, st.integers(1, 7), st.integers(0, 4), st.integers(1, 5))
-def test_the_formula_is_pytorchs_convolution(size: int, kernel: int, padding: int, stride: int) -> None:
+def test_the_formula_agrees_with_pytorch_convolutions(
+    size: int, kernel: int, padding: int, stride: int
+) -> None:
     image, weight = torch.zeros(1, 1, size, size), torch.zeros(1, 1, kernel, kernel)
     expected = output_size(size, kernel, 2 * padding, stride)
     if expected < 1:
@@ -31,8 +33,10 @@ def test_the_formula_is_pytorchs_convolution(size: int, kernel: int, padding: in
 
 @settings(deadline=None)
 @given(st.data(), sizes, st.integers(1, 7), st.integers(1, 5))
-def test_the_formula_is_pytorchs_pooling(data: st.DataObject, size: int, kernel: int, stride: int) -> None:
-    padding = data.draw(st.integers(0, kernel // 2), label="padding")  # PyTorch pools with no more
+def test_the_formula_agrees_with_pytorch_pooling(
+    data: st.DataObject, size: int, kernel: int, stride: int
+) -> None:
+    padding = data.draw(st.integers(0, kernel // 2), label="padding")  # PyTorch allows no more
     image = torch.zeros(1, 1, size, size)
     expected = output_size(size, kernel, 2 * padding, stride)
     if expected < 1:
@@ -62,7 +66,7 @@ image_shapes = st.tuples(st.sampled_from([1, 3]), sizes, sizes)
 
 
 def layers(config: NetworkConfig, image: Tensor) -> Tensor:
-    """The image after the blocks' convolutions and poolings, by PyTorch alone; RuntimeError if none fits."""
+    """The image after the blocks' convolutions and poolings by PyTorch; RuntimeError if one does not fit."""
     kernel, step = config.kernel_size, config.stride
     for _ in filters(config):
         if config.padding == "same":
@@ -120,15 +124,15 @@ def pooling_error(block: int, size: int, map_size: int) -> str:
         ({"depth": 16, "kernel_size": 31, "pooling": "none"}, (1, 1, 1), None),
         ({"depth": 4, "padding": "valid", "pooling": "none"}, (1, 8, 8), kernel_error(4, 3, 2)),
         ({"depth": 3, "padding": "valid", "pooling": "none"}, (1, 8, 8), None),
-        # A stride halves and rounds up, so that one pixel always stays.
+        # A stride of 2 halves the size and rounds up, so that one pixel always remains.
         ({"depth": 16, "stride": 2, "pooling": "none"}, (1, 8, 8), None),
         ({"depth": 1, "pool_size": 8}, (1, 8, 8), None),
         ({"depth": 2, "pool_size": 8}, (1, 8, 8), pooling_error(2, 8, 1)),
-        # Overlapping windows shrink a map less, and padded ones round up.
+        # Overlapping windows shrink a map less, and padded windows round up.
         ({"depth": 7, "pool_stride": 1}, (1, 8, 8), None),
         ({"depth": 8, "pool_stride": 1}, (1, 8, 8), pooling_error(8, 2, 1)),
         ({"depth": 16, "pool_padding": "same"}, (1, 8, 8), None),
-        # The list of filters says how many blocks there are.
+        # The length of `filters` is the number of blocks.
         ({"depth": 1, "filters": (4, 4, 4, 4)}, (1, 8, 8), pooling_error(4, 2, 1)),
         ({"depth": 16, "filters": (4,)}, (1, 8, 8), None),
     ],
@@ -153,7 +157,7 @@ def test_filters_are_listed_or_grow(config: dict[str, Any], expected: tuple[int,
 
 
 def test_a_shape_error_depends_on_no_other_field() -> None:
-    """What decides whether a space has a fitting network looks at these fields alone."""
+    """The check of a search space relies on this list of fields."""
     decisive = set(shapes.FIELDS)
     changed = {
         "width": 3,
@@ -176,7 +180,7 @@ def test_a_shape_error_depends_on_no_other_field() -> None:
 @given(
     networks, st.tuples(st.sampled_from([1, 3]), st.integers(4, 40), st.integers(4, 40)), st.integers(2, 5)
 )
-def test_parameters_are_counted_as_pytorch_has_them(
+def test_the_parameter_count_agrees_with_pytorch(
     config: NetworkConfig, shape: tuple[int, int, int], classes: int
 ) -> None:
     assume(shape_error(config, shape) is None)

@@ -1,6 +1,6 @@
-"""The worked examples of well-known tutorials on convolution, on the layers that networks are made of.
+"""Worked examples from well-known tutorials on convolution, computed with the layers of a block.
 
-Their formula for sizes, ⌊(n + 2p − k)/s⌋ + 1, is held against PyTorch in `test_geometry`.
+Their formula for sizes, ⌊(n + 2p − k)/s⌋ + 1, is checked against PyTorch in `test_shapes`.
 """
 
 from typing import Any
@@ -19,8 +19,9 @@ NINE: Matrix = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 
 
 def before_the_activation(image: Matrix, kernels: list[Matrix], **config: Any) -> Tensor:
-    """What a block's convolution and pooling make of an image: a map for each kernel. Small whole numbers
-    are exact in float32, so no comparison here needs a tolerance.
+    """The output of a block's convolution and pooling: a map for each kernel.
+
+    Small whole numbers are exact in float32, so comparisons need no tolerance.
     """
     pixels, weights = torch.tensor(image)[None, None], torch.tensor(kernels)[:, None]
     zero, one = np.zeros((1, 1, 1), np.float32), np.ones((1, 1, 1), np.float32)
@@ -51,7 +52,7 @@ def test_a_filter_of_equal_weights(padding: str, expected: Matrix, factor: int) 
     assert found.tolist() == (factor * np.array(expected)).tolist()
 
 
-def test_several_filters_give_a_map_each() -> None:
+def test_each_filter_gives_a_map() -> None:
     kernels = [[[factor] * 2] * 2 for factor in (1, 10, -1)]
     found = before_the_activation(NINE, kernels, padding="valid")
     assert found.tolist() == [
@@ -66,9 +67,9 @@ def test_several_filters_give_a_map_each() -> None:
     [
         ([[4, 3], [2, 1]], "max", [[4, 3], [2, 1]]),
         ([[12, 16], [24, 28]], "max", [[28, 28], [28, 28]]),
-        # Zeros past the edge would be the largest of all here: padding is emptiness.
+        # With zero padding the maximum at the edge would be 0.
         ([[-12, -16], [-24, -28]], "max", [[-12, -16], [-24, -28]]),
-        # For means by the same rule, by hand: the corner is the mean of one pixel.
+        # Means by the same rule, by hand: the corner is the mean of one pixel.
         ([[4, 3], [2, 1]], "average", [[2.5, 2], [1.5, 1]]),
         ([[-12, -16], [-24, -28]], "average", [[-20, -22], [-26, -28]]),
     ],
@@ -79,16 +80,16 @@ def test_pooling_with_stride_1_and_padding(image: Matrix, pooling: str, expected
     assert found.tolist() == expected
 
 
-def test_a_convolution_rotates_its_kernel() -> None:
-    """Networks learn their kernels and rotate none; the textbook's sum is over the kernel turned by 180°."""
+def test_a_textbook_convolution_has_a_rotated_kernel() -> None:
+    """Textbooks rotate the kernel by 180°; networks learn their kernels and do not rotate them."""
     image = [[1, 3, 2, 4], [5, 6, 1, 3], [1, 2, 0, 2], [3, 4, 3, 2]]
     kernel = [[1, 0, 3], [1, 2, 1], [0, 1, 1]]
     (found,) = before_the_activation(image, [np.rot90(kernel, 2).tolist()], padding="same")
     assert found.tolist() == [[11, 25, 32, 13], [19, 25, 24, 13], [13, 28, 25, 17], [11, 17, 14, 9]]
 
 
-def test_three_blocks_of_the_deep_tutorial_leave_4_by_4() -> None:
-    """28 pixels become 14, 7 and, because windows reach past the edge, 4: so 2,048 features go to `dense`."""
+def test_three_blocks_reduce_28_pixels_to_4() -> None:
+    """28 pixels become 14, 7 and, because windows reach past the edge, 4: 2,048 inputs of `dense`."""
     config = NetworkConfig(filters=(32, 64, 128), pool_padding="same", batch_norm=False, dense=(625,))
     statistics = np.ones((1, 1, 1), np.float32)
     network = ConvNet(config, (1, 28, 28), 10, statistics, statistics)

@@ -73,7 +73,7 @@ def allocate(
     memory = None
     with_gpu = [node for node in nodes if node.trial_capacity(search.cpus_per_trial, 1.0)]
     if search.gpus_per_trial and with_gpu:
-        largest = size.largest(space, dataset.image_shape, len(dataset.classes))
+        largest = size.largest_configuration(space, dataset.image_shape, len(dataset.classes))
         report("measuring the largest network on a whole GPU, as soon as one is free")
         memory = profiling.measure_gpu_memory(largest, dataset.for_training, search, with_gpu)
     if search.gpus_per_trial == "auto":

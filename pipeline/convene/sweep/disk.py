@@ -8,7 +8,7 @@ from convene.datasets import Dataset
 from convene.formatting import byte_size
 from convene.search.pruning import most_epochs
 from convene.storage import Storage
-from convene.training.size import largest, network_bytes, state_bytes
+from convene.training.size import largest_configuration, network_bytes, state_bytes
 
 # Measured on sweeps of 6 to 32 trials and up to 640 epochs, and rounded up. Beside its networks and logits, a
 # trial takes 4 KB for its configuration, about 10 KB in MLflow's database, 4 KB in the study, a row in
@@ -66,7 +66,7 @@ def disk_bound(space: SearchSpace, dataset: Dataset, concurrency: int) -> int:
     images. The incomplete files of a killed worker, which exist until its trial ends, are not counted.
     """
     trials, keep = space.base.search.trials, space.base.ensemble.networks
-    configuration = largest(space, dataset.image_shape, len(dataset.classes))
+    configuration = largest_configuration(space, dataset.image_shape, len(dataset.classes))
     network = network_bytes(configuration.network, dataset.image_shape, len(dataset.classes))
     state = state_bytes(configuration, dataset.image_shape, len(dataset.classes))
     logits = 4 * len(dataset.valid) * len(dataset.classes)

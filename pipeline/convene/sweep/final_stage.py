@@ -149,7 +149,7 @@ def _candidates(record: SweepRecord, studied: Sequence[StudyTrial], config: Ense
         InputError: if networks were removed that an ensemble of this size might need.
         WorkError: if no trial has left a network.
     """
-    found = trials.candidates(studied, lambda numbers: checkpoint.with_network(record.files, numbers))
+    found = trials.candidates(studied, lambda numbers: checkpoint.trials_with_network(record.files, numbers))
     if not found:
         reasons = trials.states_and_reasons(studied)
         raise WorkError(f"sweep {record.name}: no trial finished an epoch, so there is no ensemble{reasons}")

@@ -22,7 +22,7 @@ class NetworkRetention:
     def __init__(self, files: Storage, study: Study, keep: int) -> None:
         self._files, self._keep = files, keep
         ended = {trial.number: trial.state for trial in study.trials() if trial.ended is not None}
-        self._with_network = checkpoint.with_network(files, ended)
+        self._with_network = checkpoint.trials_with_network(files, ended)
         self._last: dict[TrialState, dict[int, Epoch]] = {state: {} for state in CANDIDATES}
         """Last epochs of the ended trials that have a network."""
         for number, record in checkpoint.load_records(files, self._with_network).items():
@@ -37,11 +37,11 @@ class NetworkRetention:
         """
         if state in self._last and last:
             self._last[state][number] = last
-        checkpoint.forget_state(self._files, number)
+        checkpoint.remove_state(self._files, number)
         self._with_network.add(number)
         kept = self._best()
         for other in self._with_network - kept:
-            checkpoint.forget_network(self._files, other)
+            checkpoint.remove_network(self._files, other)
         self._with_network &= kept
         for epochs in self._last.values():  # a trial outside the best never returns to them
             for other in epochs.keys() - kept:

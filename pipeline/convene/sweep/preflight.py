@@ -125,7 +125,7 @@ def examine(
         dataset = datasets.load(space.base.data)
         shape_check = open_sweep.make_shape_check(space, dataset)
         open_sweep.known_trials(space, dataset, store)
-        largest = size.largest(space, dataset.image_shape, len(dataset.classes))
+        largest = size.largest_configuration(space, dataset.image_shape, len(dataset.classes))
         configurations = [largest, *_sample(space, shape_check)]
         seen = _ask_cluster(space, dataset, configurations, store, address, began)
         room = disk.disk_usage(space, dataset, seen.most, store)

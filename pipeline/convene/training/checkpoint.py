@@ -1,4 +1,4 @@
-"""What a trial leaves behind: its weights, its validation logits, its curve, and the state to go on from."""
+"""A trial's files: its record, weights, validation logits, and the state to resume from."""
 
 import io
 import json
@@ -22,104 +22,109 @@ if TYPE_CHECKING:
 
 _RECORD, _WEIGHTS, _LOGITS = "trial.json", "weights.safetensors", "valid_logits.npy"
 _STATE = "state.safetensors"
-_AT_A_TIME = 16  # files of several trials: an object store takes tens of milliseconds for each
+_READERS = 16  # threads; an object store takes tens of milliseconds for a file
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as its worker saw it; rewritten whole after each epoch."""
+    """A trial's configuration, cost and learning curve, rewritten after each epoch."""
 
     number: int
     configuration: Configuration
     parameters: int
-    """Trained numbers in the network."""
+    """Number of trainable parameters."""
     seconds: float
-    """Spent on training and validation, over all epochs."""
+    """Duration of training and validation over all epochs."""
     latency_ms: float | None
-    """What one image takes, once all epochs are done; see `Fit.latency_ms`."""
+    """Milliseconds for one image, measured after the last epoch; see `Fit.latency_ms`."""
     epochs: tuple[Epoch, ...]
 
     @property
     def last(self) -> Epoch:
-        """The epoch whose weights and logits lie beside this record."""
+        """The last epoch, which the saved weights and logits belong to."""
         return self.epochs[-1]
 
 
 def folder(number: int) -> str:
-    """A trial's folder, under its sweep's: `trials/0017`."""
+    """Return a trial's folder, relative to its sweep's: `trials/0017`."""
     return f"trials/{number:04d}"
 
 
-def save(sweep: Storage, record: TrialRecord, fit: "Fit") -> None:
-    """Writes the weights and logits, the record that vouches for them, and last the state to go on from.
+def save(files: Storage, record: TrialRecord, fit: "Fit") -> None:
+    """Write the weights and logits, then the record that makes them valid, then the state to resume from.
 
-    A trial that is cut off between two of these goes on from the state before, and repeats the epoch.
+    A trial that is interrupted between two writes resumes from its previous state and repeats the epoch.
     """
-    place = sweep / folder(record.number)
-    place.write(_WEIGHTS, _serialized(fit.network.state_dict()))
+    trial_files = files / folder(record.number)
+    trial_files.write(_WEIGHTS, _serialize(fit.network.state_dict()))
     buffer = io.BytesIO()
     np.save(buffer, fit.valid_logits)
-    place.write(_LOGITS, buffer.getvalue())
+    trial_files.write(_LOGITS, buffer.getvalue())
     row = asdict(record) | {"configuration": record.configuration.model_dump(mode="json")}
-    place.write(_RECORD, json.dumps(row).encode())
+    trial_files.write(_RECORD, json.dumps(row).encode())
     if fit.epoch < record.configuration.training.epochs:
-        place.write(_STATE, _serialized(fit.state_tensors()))
+        trial_files.write(_STATE, _serialize(fit.state_tensors()))
     else:
-        place.remove(_STATE)
+        trial_files.remove(_STATE)
 
 
-def load_state(sweep: Storage, record: TrialRecord, fit: "Fit") -> TrialRecord:
-    """Puts the fit where the trial was cut off; returns the record of the epochs until there."""
+def load_state(files: Storage, record: TrialRecord, fit: "Fit") -> TrialRecord:
+    """Restore the fit to the trial's saved state.
+
+    Returns:
+        The record up to the epoch of that state: without epochs if there is no state, unchanged if all epochs
+        are done.
+    """
     from safetensors.torch import load
 
-    place = sweep / folder(record.number)
+    trial_files = files / folder(record.number)
     if len(record.epochs) == record.configuration.training.epochs:
         return record
-    if not place.exists(_STATE):
+    if not trial_files.exists(_STATE):
         return replace(record, epochs=(), seconds=0.0)
-    fit.load_state_tensors(load(place.read(_STATE)))
+    fit.load_state_tensors(load(trial_files.read(_STATE)))
     done = fit.epoch
     return replace(record, epochs=record.epochs[:done])
 
 
-def has_network(sweep: Storage, number: int) -> bool:
-    """Whether the trial finished an epoch and its weights were kept."""
-    place = sweep / folder(number)
-    return place.exists(_RECORD) and place.exists(_WEIGHTS)
+def has_network(files: Storage, number: int) -> bool:
+    """Return whether the trial finished an epoch and its weights are saved."""
+    trial_files = files / folder(number)
+    return trial_files.exists(_RECORD) and trial_files.exists(_WEIGHTS)
 
 
-def with_network(sweep: Storage, numbers: Iterable[int]) -> set[int]:
-    """Those of the trials that have a network; see `has_network`."""
-    asked = list(numbers)
-    with ThreadPoolExecutor(_AT_A_TIME) as readers:
-        has = readers.map(lambda number: has_network(sweep, number), asked)
-        return {number for number, there in zip(asked, has, strict=True) if there}
+def trials_with_network(files: Storage, numbers: Iterable[int]) -> set[int]:
+    """Return the numbers of the trials that have a network; see `has_network`."""
+    candidates = list(numbers)
+    with ThreadPoolExecutor(_READERS) as readers:
+        results = readers.map(lambda number: has_network(files, number), candidates)
+        return {number for number, found in zip(candidates, results, strict=True) if found}
 
 
-def forget_network(sweep: Storage, number: int) -> None:
-    """Removes what only a member of an ensemble needs; the record and the logits stay."""
-    (sweep / folder(number)).remove(_WEIGHTS)
-    forget_state(sweep, number)
+def remove_network(files: Storage, number: int) -> None:
+    """Remove the weights and the state of a trial, but not its record and logits."""
+    (files / folder(number)).remove(_WEIGHTS)
+    remove_state(files, number)
 
 
-def forget_state(sweep: Storage, number: int) -> None:
-    """Removes what only a trial that goes on needs, and what its workers left unfinished when they died."""
-    place = sweep / folder(number)
-    place.remove(_STATE)
-    place.remove_partial()
+def remove_state(files: Storage, number: int) -> None:
+    """Remove the state to resume from, and files that killed workers left incomplete."""
+    trial_files = files / folder(number)
+    trial_files.remove(_STATE)
+    trial_files.remove_partial()
 
 
-def _serialized(tensors: Mapping[str, "Tensor"]) -> bytes:
+def _serialize(tensors: Mapping[str, "Tensor"]) -> bytes:
     from safetensors.torch import save as serialize
 
-    # safetensors stores plain row-major memory, so channels-last weights are laid out anew.
+    # safetensors stores row-major memory, so channels-last weights are copied.
     return serialize({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
 
 
-def load_record(sweep: Storage, number: int) -> TrialRecord | None:
-    """The record, or None where the trial never finished an epoch."""
+def load_record(files: Storage, number: int) -> TrialRecord | None:
+    """Return the trial's record, or None if it has not finished an epoch."""
     try:
-        row: dict[str, Any] = json.loads((sweep / folder(number)).read(_RECORD))
+        row: dict[str, Any] = json.loads((files / folder(number)).read(_RECORD))
     except FileNotFoundError:
         return None
     configuration = Configuration.model_validate_json(json.dumps(row.pop("configuration")))
@@ -127,35 +132,35 @@ def load_record(sweep: Storage, number: int) -> TrialRecord | None:
     return TrialRecord(configuration=configuration, epochs=epochs, **row)
 
 
-def load_records(sweep: Storage, numbers: Iterable[int]) -> dict[int, TrialRecord]:
-    """The records of those of the trials that finished an epoch."""
-    with ThreadPoolExecutor(_AT_A_TIME) as readers:
-        records = readers.map(lambda number: load_record(sweep, number), numbers)
+def load_records(files: Storage, numbers: Iterable[int]) -> dict[int, TrialRecord]:
+    """Return the records, by number, of the trials that finished an epoch."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        records = readers.map(lambda number: load_record(files, number), numbers)
         return {record.number: record for record in records if record}
 
 
-def load_logits(sweep: Storage, number: int) -> NDArray[np.float32]:
-    """Validation logits [example, class]."""
-    data = io.BytesIO((sweep / folder(number)).read(_LOGITS))
+def load_logits(files: Storage, number: int) -> NDArray[np.float32]:
+    """Return the trial's validation logits [example, class]."""
+    data = io.BytesIO((files / folder(number)).read(_LOGITS))
     return np.asarray(np.load(data, allow_pickle=False), np.float32)
 
 
-def load_all_logits(sweep: Storage, numbers: Iterable[int]) -> dict[int, NDArray[np.float32]]:
-    """Return the validation logits [example, class] of several trials, by trial."""
-    asked = list(numbers)
-    with ThreadPoolExecutor(_AT_A_TIME) as readers:
-        return dict(zip(asked, readers.map(lambda number: load_logits(sweep, number), asked), strict=True))
+def load_all_logits(files: Storage, numbers: Iterable[int]) -> dict[int, NDArray[np.float32]]:
+    """Return the validation logits [example, class] of several trials, by trial number."""
+    trials = list(numbers)
+    with ThreadPoolExecutor(_READERS) as readers:
+        return dict(zip(trials, readers.map(lambda number: load_logits(files, number), trials), strict=True))
 
 
 def load_network(
-    sweep: Storage, record: TrialRecord, image_shape: tuple[int, int, int], classes: int
+    files: Storage, record: TrialRecord, image_shape: tuple[int, int, int], classes: int
 ) -> "ConvNet":
-    """The trial's network on the CPU, in evaluation mode."""
+    """Return the trial's network on the CPU, in evaluation mode."""
     from safetensors.torch import load
 
     from convene.training.network import ConvNet
 
-    state = load((sweep / folder(record.number)).read(_WEIGHTS))
+    state = load((files / folder(record.number)).read(_WEIGHTS))
     network = ConvNet(
         record.configuration.network, image_shape, classes, state["mean"].numpy(), state["deviation"].numpy()
     )

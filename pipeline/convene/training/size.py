@@ -1,4 +1,4 @@
-"""The bytes of networks and of the state to continue from, and the largest network of a space."""
+"""Sizes in bytes of networks and their training states, and the largest network of a search space."""
 
 import itertools
 import math
@@ -9,11 +9,11 @@ from convene.config.schema import Configuration, NetworkConfig
 from convene.config.search_space import SearchSpace
 from convene.training.shapes import filters, parameter_count, shape_error
 
-_TENSOR = 160  # name, type, shape and place of a tensor in a file
+_TENSOR_HEADER = 160  # bytes for the name, type, shape and offset of a tensor in a file
 
-
-# What makes a network larger: it fits no worse, has no fewer parameters, and takes no less memory.
-_LARGER: dict[str, Callable[[Any], float]] = {
+# Fields whose values can be ordered. A network with a higher key fits at least the same images, and has at
+# least as many parameters and activations.
+_SIZE_KEYS: dict[str, Callable[[Any], float]] = {
     "network.width": lambda width: width,
     "network.growth": lambda growth: growth,
     "network.stride": lambda stride: -stride,
@@ -21,60 +21,61 @@ _LARGER: dict[str, Callable[[Any], float]] = {
     "network.pooling": lambda pooling: pooling == "none",
     "network.pool_size": lambda size: -size,
     "network.pool_padding": lambda padding: padding == "same",
-    "network.batch_norm": lambda has: has,
+    "network.batch_norm": lambda enabled: enabled,
     "training.ema": lambda decay: decay > 0,
     "training.batch_size": lambda size: size,
 }
-
-
-# Some make some layers larger and others smaller, so that all their values have to be looked at.
-_EITHER_WAY = (
+# Fields that enlarge some layers and shrink others, so that all of their values are compared.
+_UNORDERED = (
     *("network.kernel_size", "network.depth", "network.filters", "network.dense"),
     "network.pool_stride",
 )
 
 
 def network_bytes(config: NetworkConfig, image_shape: tuple[int, int, int], classes: int) -> int:
-    """At most so many bytes does a network's file have, whose images are (channels, height, width)."""
+    """Return an upper bound of the size of a network's file, for images of (channels, height, width)."""
     maps = filters(config)
-    numbers = parameter_count(config, image_shape, classes)
+    values = parameter_count(config, image_shape, classes)
     if config.batch_norm:
-        numbers += 2 * sum(maps)  # the running mean and variance
-    numbers += math.prod(image_shape) + image_shape[0]  # the means, of each pixel at most, and deviations
+        values += 2 * sum(maps)  # running mean and variance
+    values += math.prod(image_shape) + image_shape[0]  # means, per pixel at most, and deviations
     tensors = (6 if config.batch_norm else 2) * len(maps) + 2 * len(config.dense) + 4
-    return 4 * numbers + _TENSOR * tensors
+    return 4 * values + _TENSOR_HEADER * tensors
 
 
 def state_bytes(configuration: Configuration, image_shape: tuple[int, int, int], classes: int) -> int:
-    """At most so many bytes has the state to go on from: weights, two moments of each, and averaged ones."""
+    """Return an upper bound of the size of a training state's file; see `network_bytes`."""
+    # Weights, two moments of each, and averaged weights.
     copies = 4 if configuration.training.ema else 3
     return copies * network_bytes(configuration.network, image_shape, classes)
 
 
-def largest(space: SearchSpace, image_shape: tuple[int, int, int], classes: int) -> Configuration:
-    """A configuration of the space whose network takes the most bytes, with the largest batches.
+def largest_configuration(
+    space: SearchSpace, image_shape: tuple[int, int, int], classes: int
+) -> Configuration:
+    """Return the configuration of the space with the largest network and batches.
 
-    Exact: where only one of two values can make a network larger, and that one also fits any image that the
-    other does, the other need not be looked at. What is left are whole numbers and choices, and all their
-    combinations that fit are compared. At least one has to fit. Conditions are left out of account, and a
-    parameter that has one may have its default, so that with conditions no network is larger, and perhaps
-    none is so large.
+    Fields in `_SIZE_KEYS` get their largest value. The other fields that matter are whole numbers and
+    choices, and all of their combinations are compared. At least one combination must fit the images.
+
+    The result is exact for spaces without conditions. Conditions are ignored, and a conditional parameter may
+    also have its default. With conditions the result is an upper bound.
     """
     values: dict[str, list[Any]] = {}
-    for name, searched in space.searched.items():
-        options = [*(searched.candidates or searched.allowed), *searched.inactive_default(name)]
-        if name in _EITHER_WAY:
+    for name, parameter in space.searched.items():
+        options = [*(parameter.candidates or parameter.allowed), *parameter.inactive_default(name)]
+        if name in _UNORDERED:
             values[name] = options
-        elif name in _LARGER:
-            values[name] = [max(options, key=_LARGER[name])]
-    combined = (
+        elif name in _SIZE_KEYS:
+            values[name] = [max(options, key=_SIZE_KEYS[name])]
+    combinations = (
         space.configuration(dict(zip(values, combination, strict=True)), number=0)
         for combination in itertools.product(*values.values())
     )
     return max(
         (
             configuration
-            for configuration in combined
+            for configuration in combinations
             if shape_error(configuration.network, image_shape) is None
         ),
         key=lambda configuration: network_bytes(configuration.network, image_shape, classes),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from convene.ensemble.diagnostics import CalibrationBin
 from convene.ensemble.selection import EnsembleScore
-from convene.training.metrics import share_interval
+from convene.training.metrics import wilson_interval
 from convene.visualization.figures.figure import Figure, axis, line, points, scale
 
 
@@ -62,7 +62,7 @@ def ensemble_sizes(
     values, title, data = [unit * getattr(each, measure) for each in ensembled], "loss, validation", []
     if measure == "valid_accuracy":
         title = "right, in % of validation"
-        intervals = [share_interval(round(each.valid_accuracy * images), images) for each in ensembled]
+        intervals = [wilson_interval(round(each.valid_accuracy * images), images) for each in ensembled]
         around = [100 * high for _, high in intervals] + [100 * low for low, _ in reversed(intervals)]
         band = line([*sizes, *reversed(sizes)], around, "95 % interval", "band", 0)
         data = [band | {"fill": "toself", "fillcolor": "@band", "hoverinfo": "skip"}]
@@ -96,7 +96,7 @@ def confidences(bins: Sequence[CalibrationBin]) -> Figure:
 
 def reliability(bins: Sequence[CalibrationBin]) -> Figure:
     """How often the ensemble is right by how sure it is: each bin with its 95 % interval."""
-    intervals = [share_interval(each.right, each.count) for each in bins]
+    intervals = [wilson_interval(each.right, each.count) for each in bins]
     shares = [each.accuracy for each in bins]
     trace = points([each.confidence for each in bins], shares, "ensemble", "ensemble", marker={"size": 9})
     trace["error_y"] = {

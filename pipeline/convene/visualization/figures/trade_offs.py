@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import Any, Literal
 
-from convene.training.metrics import share_interval
+from convene.training.metrics import wilson_interval
 from convene.visualization.figures.figure import Figure, axis, line, mark_size, points, scale, words
 
 Cost = Literal["parameters", "latency_ms"]
@@ -41,7 +41,7 @@ def simplest(candidates: Sequence[Candidate], images: int) -> Candidate:
     the one-standard-error rule.
     """
     best = max(candidate.valid_accuracy for candidate in candidates)
-    low, _ = share_interval(round(best * images), images, _ONE_ERROR)
+    low, _ = wilson_interval(round(best * images), images, _ONE_ERROR)
     good = [candidate for candidate in candidates if candidate.valid_accuracy >= low]
     return min(good, key=lambda candidate: (candidate.parameters, -candidate.valid_accuracy))
 

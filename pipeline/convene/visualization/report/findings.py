@@ -122,7 +122,7 @@ def _ensembled(
 ) -> tuple[EnsembleScore, ...]:
     """Ensembles of the complete trials whose networks were kept."""
     complete = (t.number for t in trials if t.state is TrialState.COMPLETE)
-    numbers = sorted(checkpoint.with_network(record.files, complete))
+    numbers = sorted(checkpoint.trials_with_network(record.files, complete))
     logits = {number: checkpoint.load_logits(record.files, number) for number in numbers}
     if not logits:
         return ()
