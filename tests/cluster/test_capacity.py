@@ -10,7 +10,8 @@ from convene import datasets
 from convene.cluster import capacity, gpu_sharing
 from convene.cluster.capacity import Node
 from convene.cluster.profiling import GpuMemory
-from convene.config.schema import SearchConfig, validate
+from convene.config.schema import SearchConfig
+from convene.config.validation import validate
 from convene.errors import InputError
 
 GB = 10**9

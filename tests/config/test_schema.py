@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from convene.config import search_space
-from convene.config.schema import SECTIONS, Configuration, Duration, flatten, validate
+from convene.config.schema import SECTIONS, Configuration, Duration, flatten
+from convene.config.validation import validate
 from convene.errors import InputError
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.toml"))
@@ -165,7 +166,7 @@ def test_a_duration_of_another_form_shows_the_forms(written: str) -> None:
 WRONG = {
     # Names.
     "[network]\nkernal_size = 3": ["network.kernal_size: no such key", "did you mean kernel_size"],
-    "[network]\nfoo = 3": ["network.foo: no such key", "there are kernel_size, depth"],
+    "[network]\nfoo = 3": ["network.foo: no such key", "known names: kernel_size, depth"],
     "[network]\nlearning_rate = 0.1": ["network.learning_rate", "did you mean training.learning_rate?"],
     "[training]\ndropout = 0.1": ["training.dropout", "did you mean network.dropout?"],
     "[search]\nbatch_size = 64": ["search.batch_size", "did you mean training.batch_size?"],

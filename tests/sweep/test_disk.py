@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from convene.config import search_space
-from convene.config.schema import Configuration, validate
+from convene.config.schema import Configuration
 from convene.config.search_space import SearchSpace
+from convene.config.validation import validate
 from convene.datasets import load
 from convene.formatting import byte_size
 from convene.sweep.disk import DiskUsage, disk_bound

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from convene.config import search_space
-from convene.config.schema import Configuration, validate
+from convene.config.schema import Configuration
+from convene.config.validation import validate
 from convene.sweep.forecast import epochs_with_halving, forecast
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from convene import datasets
-from convene.config.schema import Configuration, validate
+from convene.config.schema import Configuration
+from convene.config.validation import validate
 from convene.storage import Storage
 from convene.sweep.step_report import StepOutcome, StepReport
 from convene.sweep.worker import TrialWorker, is_memory_error
@@ -101,7 +102,7 @@ import json, sys
 for absent in ("ray", "mlflow", "optuna"):
     sys.modules[absent] = None  # importing it raises ImportError
 from convene import datasets
-from convene.config.schema import validate
+from convene.config.validation import (validate)
 from convene.training.fit import Fit
 config = validate(json.loads(sys.argv[1]))
 rows = list(Fit(config, datasets.load(config.data).for_training))

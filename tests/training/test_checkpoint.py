@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from convene.config.schema import Configuration, validate
+from convene.config.schema import Configuration
+from convene.config.validation import validate
 from convene.storage import Storage
 from convene.training import checkpoint
 from convene.training.checkpoint import TrialRecord, folder, load_logits, load_network, load_record, save

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from convene.config.schema import Configuration, DataConfig, flatten, validate
+from convene.config.schema import Configuration, DataConfig, flatten
+from convene.config.validation import validate
 from convene.datasets import Images, TrainingData, load
 from convene.training import metrics
 from convene.training.fit import DivergenceError, Fit, logits

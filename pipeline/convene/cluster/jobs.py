@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from convene.cluster import auth, dashboard, job_package
-from convene.config.schema import nearest
 from convene.config.search_space import SearchSpace
+from convene.config.validation import suggestion
 from convene.errors import ConveneError, InputError, WorkError
 from convene.records.sweep_name import as_name, check_name, numbered
 from convene.records.sweep_record import SweepRecord
@@ -99,7 +99,7 @@ class JobServer:
         jobs = self.jobs()
         if found := [job for job in jobs if name in (job.name, job.id)]:
             return found[-1]
-        hint = nearest(name, sorted({job.name for job in jobs}))
+        hint = suggestion(name, sorted({job.name for job in jobs}))
         raise InputError(f"job {name!r}: not found on the cluster at {self.address}{hint}")
 
     def submit(

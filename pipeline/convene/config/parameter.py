@@ -17,7 +17,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from convene.config.schema import SECTIONS, default, flatten, nearest, validate
+from convene.config.schema import SECTIONS, default, flatten
+from convene.config.validation import suggestion, validate
 from convene.errors import InputError
 
 SEARCHABLE = ("network", "training")
@@ -85,7 +86,7 @@ def read_table(name: str, table: Mapping[str, Any]) -> Searched:
         raise InputError(f"{name}: only [network] and [training] are searched; give one value")
     for word in table:
         if word not in _KEYS:
-            raise InputError(f"{name}.{word}: no such key{nearest(word, list(_KEYS))}")
+            raise InputError(f"{name}.{word}: no such key{suggestion(word, list(_KEYS))}")
     if "choices" not in table:
         allowed, distribution = _range(name, _numeric_type(section, key), table)
     elif beside := sorted(set(table) - {"choices", "when"}):
@@ -148,7 +149,7 @@ def _named(name: str, when: object) -> Iterator[tuple[str, list[Any]]]:
         section, _, field = other.partition(".")
         if section not in SEARCHABLE or field not in SECTIONS[section].model_fields:
             known = [f"{place}.{each}" for place in SEARCHABLE for each in SECTIONS[place].model_fields]
-            raise InputError(f"{name}.when: {other}: no such key{nearest(other, known)}")
+            raise InputError(f"{name}.when: {other}: no such key{suggestion(other, known)}")
         listed = values if isinstance(values, list) else [values]
         if not listed:
             raise InputError(f"{name}.when: {other} = []: must list at least one value")

@@ -1,8 +1,6 @@
 """The complete, frozen description of a run: every field, its meaning, its default and what it allows."""
 
-import difflib
 import re
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,12 +9,9 @@ from pydantic import (
     ConfigDict,
     Field,
     Strict,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
-
-from convene.errors import InputError
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -283,60 +278,6 @@ def flatten(configuration: Configuration, *sections: str) -> dict[str, Any]:
     }
 
 
-def validate(tables: Mapping[str, Mapping[str, Any]]) -> Configuration:
-    """The configuration that the tables of a file describe.
-
-    Raises:
-        InputError: naming each wrong field, its value and what is allowed.
-    """
-    check_keys(tables)
-    try:
-        return Configuration.model_validate({name: dict(table) for name, table in tables.items()})
-    except ValidationError as error:
-        raise InputError("\n".join(_complaints(error))) from None
-
-
 def default(section: str, field: str) -> Any:
     """What a field is where nothing is said of it."""
     return SECTIONS[section].model_fields[field].default
-
-
-def check_keys(tables: Mapping[str, Any], where: str = "") -> None:
-    """Raises InputError for an unknown section or field, naming the nearest valid one."""
-    for section, table in tables.items():
-        if section not in SECTIONS:
-            raise InputError(f"{where}[{section}]: no such section{nearest(section, SECTIONS)}")
-        if not isinstance(table, Mapping):
-            raise InputError(f"{where}{section}: must be a table, [{section}], not {table!r}")
-        fields = SECTIONS[section].model_fields
-        for field in table:
-            if field not in fields:
-                raise InputError(f"{where}{section}.{field}: no such key{_nearest_key(section, field)}")
-
-
-def nearest(word: str, known: Mapping[str, Any] | list[str]) -> str:
-    """The end of an error message that offers the most similar known words."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; there are {', '.join(known)}" if known else ""
-
-
-def _nearest_key(section: str, field: str) -> str:
-    """A misplaced key is told its section; a misspelt one its nearest spelling."""
-    homes = [name for name, model in SECTIONS.items() if field in model.model_fields]
-    if homes:
-        return f"; did you mean {homes[0]}.{field}?"
-    return nearest(field, list(SECTIONS[section].model_fields))
-
-
-def _complaints(error: ValidationError) -> Iterator[str]:
-    seen: set[str] = set()
-    for problem in error.errors():
-        # Locations inside unions and tuples carry type names; the field is the first two.
-        name = ".".join(str(part) for part in problem["loc"][:2])
-        if name not in seen:
-            seen.add(name)
-            message = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
-            message = message[0].lower() + message[1:] if message.startswith("Input") else message
-            yield f"{name} = {problem['input']!r}: {message}"

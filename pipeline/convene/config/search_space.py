@@ -11,7 +11,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 
 from convene.config.parameter import SEARCHABLE, Searched, from_optuna, normalize, read_table, with_conditions
-from convene.config.schema import Configuration, check_keys, default, flatten, validate
+from convene.config.schema import Configuration, default, flatten
+from convene.config.validation import check_keys, validate
 from convene.errors import InputError
 
 Tables = dict[str, dict[str, Any]]

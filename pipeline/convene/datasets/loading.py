@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from convene.config.schema import DataConfig, nearest
+from convene.config.schema import DataConfig
+from convene.config.validation import suggestion
 from convene.datasets import digits, download, idx, image_folder, npz, parquet
 from convene.datasets.dataset import Collection, Dataset, Images, SealedTest, fingerprint
 from convene.datasets.download import ARCHIVES, cache_folder, fetch
@@ -73,7 +74,7 @@ def _existing_path(source: str) -> Path:
         pass  # Too long, no such user, a zero byte: no path that exists.
     known = ["digits", *ARCHIVES]
     raise InputError(
-        f"data.source = {source!r}: neither a known data set nor an existing path{nearest(source, known)}"
+        f"data.source = {source!r}: neither a known data set nor an existing path{suggestion(source, known)}"
     )
 
 

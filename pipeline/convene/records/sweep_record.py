@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from convene.config import search_space
-from convene.config.schema import nearest
 from convene.config.search_space import SearchSpace
+from convene.config.validation import suggestion
 from convene.environment import DEFAULT_STORAGE, utc_now
 from convene.errors import InputError
 from convene.records import lock
@@ -99,7 +99,7 @@ class SweepRecord:
     def open(cls, storage: Storage, name: str) -> "SweepRecord":
         """Open a recorded sweep. Raise InputError with the nearest names if there is none."""
         if name not in names(storage):
-            raise InputError(f"sweep {name!r}: not found under {storage.root}{nearest(name, names(storage))}")
+            raise InputError(f"sweep {name!r}: not found under {storage.root}{suggestion(name, names(storage))}")
         return cls(storage, name)
 
     def command(self, name: str) -> str:
