@@ -144,7 +144,7 @@ class _Driver:
                 name: uniform.sample_independent(optuna_study, None, name, distribution)  # type: ignore[arg-type]
                 for name, distribution in self._space.distributions.items()
             }
-            drawn = self._space.applicable(drawn)
+            drawn = self._space.active_parameters(drawn)
             complete, loss = bool(random.random() < 0.5), float(random.lognormal(-2, 0.5))
             curve = {epoch: loss * (1 + 2 / epoch) for epoch in range(1, EPOCHS + 1 if complete else 3)}
             optuna_study.add_trial(

@@ -1,4 +1,4 @@
-"""Every field and what it allows: what is wrong is said in one message, what is right comes back."""
+"""Fields of a configuration: allowed values are read back, and wrong ones are reported."""
 
 import re
 import typing
@@ -21,11 +21,11 @@ from convene.errors import InputError
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.toml"))
 
-# --- Values that each field allows, read from its own rules --------------------------------------
+# --- Allowed values of each field, from its own annotations --------------------------------------
 
 
 def bounds(rules: list[Any]) -> dict[str, Any]:
-    """Keywords of `st.floats` for a field's limits."""
+    """Keywords of `st.floats` for the limits of a field."""
     limits: dict[str, Any] = {"allow_nan": False, "allow_infinity": False}
     for rule in rules:
         match rule:
@@ -47,7 +47,7 @@ def whole(rules: list[Any]) -> st.SearchStrategy[int]:
 
 
 def allowed(annotation: Any, rules: list[Any]) -> st.SearchStrategy[Any]:
-    """TOML values of a type with rules; TOML has no None."""
+    """TOML values of a type with constraints; TOML has no None."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         metadata = [m for a in arguments[1:] for m in (a.metadata if isinstance(a, FieldInfo) else [a])]
@@ -67,8 +67,8 @@ def allowed(annotation: Any, rules: list[Any]) -> st.SearchStrategy[Any]:
     return strategies[annotation]()
 
 
-# Fields with rules beyond their types; `try_first` depends on what is searched.
-RULED: dict[str, list[Any]] = {
+# Fields with constraints beyond their types; `try_first` depends on the searched parameters.
+VALIDATED: dict[str, list[Any]] = {
     "gpus_per_trial": [0, 0.25, 0.5, 1, 2.0, "auto"],
     "objectives": [["valid_loss"], ["valid_accuracy", "parameters"], ["latency_ms", "valid_loss", "seconds"]],
     "try_first": [[]],
@@ -76,16 +76,16 @@ RULED: dict[str, list[Any]] = {
 
 
 def values(section: str, field: str) -> st.SearchStrategy[Any]:
-    """TOML values that a field allows."""
-    if field in RULED:
-        return st.sampled_from(RULED[field])
+    """Allowed TOML values of a field."""
+    if field in VALIDATED:
+        return st.sampled_from(VALIDATED[field])
     info = SECTIONS[section].model_fields[field]
     return allowed(info.annotation, info.metadata)
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
-    """The tables of a file of fixed values, each key there or not."""
+    """The tables of a file with fixed values for some of the keys."""
     drawn: dict[str, dict[str, Any]] = {}
     for section, model in SECTIONS.items():
         fields = draw(st.lists(st.sampled_from(sorted(model.model_fields)), unique=True, max_size=5))
@@ -95,12 +95,12 @@ def tables(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
     return drawn
 
 
-# --- What is right --------------------------------------------------------------------------------
+# --- Valid configurations --------------------------------------------------------------------------------
 
 
 @settings(deadline=None, max_examples=60)
 @given(tables())
-def test_a_configuration_comes_back_from_json_and_from_its_flat_names(written: dict[str, Any]) -> None:
+def test_a_configuration_survives_json_and_flattening(written: dict[str, Any]) -> None:
     configuration = validate(written)
     assert Configuration.model_validate_json(configuration.model_dump_json()) == configuration
     nested: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
@@ -115,7 +115,7 @@ def test_a_configuration_comes_back_from_json_and_from_its_flat_names(written: d
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
-def test_each_search_space_of_the_project_reads(path: Path) -> None:
+def test_each_search_space_of_the_project_is_valid(path: Path) -> None:
     space = search_space.read(path)
     assert space.distributions
     assert search_space.parse(space.to_toml()) == space
@@ -125,7 +125,7 @@ def test_the_project_has_search_spaces() -> None:
     assert {"digits", "mnist"} <= {path.stem for path in SPACES}
 
 
-def test_no_file_at_all_is_every_default() -> None:
+def test_an_empty_file_has_all_defaults() -> None:
     assert search_space.parse("").base == Configuration()
 
 
@@ -154,14 +154,14 @@ def test_a_duration_is_a_number_of_seconds_or_a_sum_with_units(written: Any, sec
 @pytest.mark.parametrize(
     "written", ['"30"', '"3w"', '"m30"', '"1h 30m"', '" 30m"', '"-5m"', '""', '"1.h"', '"∞s"', '"30M"']
 )
-def test_a_duration_of_another_form_shows_the_forms(written: str) -> None:
+def test_the_error_for_a_duration_shows_valid_ones(written: str) -> None:
     with pytest.raises(InputError) as raised:
         search_space.parse(f"[search]\ntime_budget = {written}")
     assert str(raised.value).startswith("search.time_budget = ")
     assert '"300s", "30m" or "1h30m"' in str(raised.value)
 
 
-# --- What is wrong: the text of a file, and what the message must have -----------------------------
+# --- Invalid files, and the parts of the error message -----------------------------
 
 WRONG = {
     # Names.
@@ -175,7 +175,7 @@ WRONG = {
     "depth = 3": ["[depth]: no such section"],
     "network = 3": ["network: must be a table", "3"],
     "[[network]]\ndepth = 3": ["network: must be a table"],
-    # Values: the type, the bounds, the choices.
+    # Values: type, bounds and choices.
     '[network]\nwidth = "16"': ["network.width = '16'", "valid integer"],
     "[network]\nwidth = 16.0": ["network.width = 16.0", "valid integer"],
     "[network]\nwidth = true": ["network.width = True", "valid integer"],
@@ -199,22 +199,22 @@ WRONG = {
     "[search]\ncpus_per_trial = inf": ["search.cpus_per_trial = inf", "finite"],
     '[search]\ngpus_per_trial = "avto"': ["search.gpus_per_trial = 'avto'", 'must be a number, or "auto"'],
     "[search]\ngpus_per_trial = 1.5": ["search.gpus_per_trial = 1.5", "a whole number"],
-    # NumPy's generators, which the samplers draw from, take no larger seed.
+    # NumPy's generators, which the samplers use, accept no larger seed.
     "[search]\nseed = 4294967296": ["search.seed = 4294967296", "less than 4294967296"],
     '[network]\nactivation = "swish"': ["network.activation = 'swish'", "'relu'", "'silu'"],
     '[training]\noptimizer = "Adam"': ["training.optimizer = 'Adam'", "'adamw', 'adam' or 'sgd'"],
     '[search]\nobjectives = ["test_accuracy"]': ["search.objectives", "'valid_loss', 'valid_accuracy'"],
     '[search]\nobjectives = ["parameters"]': [
         "search.objectives",
-        "one must be valid_loss or valid_accuracy",
+        "must include valid_loss or valid_accuracy",
     ],
     "[search]\nobjectives = []": ["search.objectives", "at least 1"],
-    '[search]\nobjectives = ["valid_loss", "valid_loss"]': ["search.objectives", "twice"],
+    '[search]\nobjectives = ["valid_loss", "valid_loss"]': ["search.objectives", "duplicate"],
     '[search]\nobjectives = ["valid_loss", "seconds"]\nsampler = "cmaes"': [
         "search.sampler",
         "one objective",
     ],
-    # Each wrong field at once.
+    # Several wrong fields.
     "[network]\ndepth = 0\n[training]\nepochs = 0": ["network.depth = 0", "training.epochs = 0"],
     # Ranges.
     "[network]\ndepth = { low = 3, high = 1 }": ["network.depth", "low = 3", "less than high = 1"],
@@ -243,20 +243,23 @@ WRONG = {
     # Choices.
     "[network]\ndepth = { choices = [] }": ["network.depth.choices = []", "at least one"],
     "[network]\ndepth = { choices = 3 }": ["network.depth.choices = 3", "a list"],
-    "[network]\ndepth = { choices = [1, 2, 1] }": ["network.depth.choices", "[1, 2, 1]", "twice"],
-    "[network]\ndropout = { choices = [0, 0.0] }": ["network.dropout.choices", "twice"],
-    "[network]\ndense = { choices = [[8], [8]] }": ["network.dense.choices", "twice"],
+    "[network]\ndepth = { choices = [1, 2, 1] }": ["network.depth.choices", "[1, 2, 1]", "duplicate"],
+    "[network]\ndropout = { choices = [0, 0.0] }": ["network.dropout.choices", "duplicate"],
+    "[network]\ndense = { choices = [[8], [8]] }": ["network.dense.choices", "duplicate"],
     "[network]\ndepth = { choices = [1, 99] }": ["network.depth = 99", "less than or equal to 16"],
     '[network]\ndepth = { choices = [1, "2"] }': ["network.depth = '2'", "valid integer"],
     "[network]\ndropout = { choices = [0.1, nan] }": ["network.dropout = nan"],
-    "[network]\ndepth = { choices = [1, 2], log = true }": ["network.depth", "choices stand alone", "log"],
+    "[network]\ndepth = { choices = [1, 2], log = true }": [
+        "network.depth",
+        "choices cannot be combined with log",
+    ],
     "[network]\ndepth = { choices = [{ low = 1, high = 2 }] }": ["network.depth", "cannot be a table"],
     "[network.depth.choices]\na = 1": ["network.depth.choices", "a list"],
-    # What is the same for every trial.
+    # Sections that are the same for all trials.
     '[data]\nsource = { choices = ["digits", "mnist"] }': ["data.source", "[network] and [training]"],
     "[search]\nseed = { low = 0, high = 9 }": ["search.seed", "only [network] and [training]"],
     "[ensemble]\nsize = { choices = [3, 5] }": ["ensemble.size", "only [network] and [training]"],
-    # Not TOML.
+    # Invalid TOML.
     "[network]\ndepth = \nwidth = 8": ["not valid TOML", "line 2, column"],
     "[network]\ndepth = 1\ndepth = 2\n": ["not valid TOML", "line 3, column"],
     "[network\ndepth = 1": ["not valid TOML", "line 1, column"],
@@ -267,12 +270,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG, ids=lambda text: re.sub(r"\s+", " ", text)[:60])
-def test_what_is_wrong_is_named_with_what_is_allowed(text: str) -> None:
+def test_an_error_names_the_field_and_what_is_allowed(text: str) -> None:
     with pytest.raises(InputError) as raised:
         search_space.parse(text)
     for part in WRONG[text]:
         assert part in str(raised.value)
-    # Python's words mean nothing to who writes TOML.
+    # Users write TOML, which has no tuples.
     assert "tuple" not in str(raised.value)
 
 
@@ -284,7 +287,7 @@ def test_what_is_wrong_is_named_with_what_is_allowed(text: str) -> None:
         (b"[network]\nwidth = \n", ["not valid TOML", "line 2"]),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named(content: bytes | None, parts: list[str], tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named(content: bytes | None, parts: list[str], tmp_path: Path) -> None:
     path = tmp_path / "space.toml"
     if content is not None:
         path.write_bytes(content)
@@ -294,11 +297,11 @@ def test_a_file_that_cannot_be_read_is_named(content: bytes | None, parts: list[
         assert part in str(raised.value)
 
 
-def test_a_folder_is_no_search_space(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_search_space(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Is a directory"):
         search_space.read(tmp_path)
 
 
-def test_a_byte_order_mark_as_some_editors_write_is_no_matter(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_bytes(b"\xef\xbb\xbf[network]\r\nwidth = 4\r\n")
     assert search_space.read(tmp_path / "space.toml").base.network.width == 4

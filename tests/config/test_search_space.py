@@ -1,4 +1,4 @@
-"""A file read as a space: what is written comes back, what is sampled lies inside, nothing else escapes."""
+"""Search-space files: they survive a round trip, bound the samples, and report errors as InputError."""
 
 import re
 from itertools import pairwise
@@ -16,17 +16,17 @@ from convene.errors import InputError
 from convene.search.study import Study
 from tests.config.test_schema import tables, values
 
-# --- Spaces of any kind -----------------------------------------------------------------------------
+# --- Arbitrary spaces -----------------------------------------------------------------------------
 
 
 def value(choice: Any) -> Any:
-    """What a list is compared by."""
+    """The choice as a hashable value."""
     return tuple(choice) if isinstance(choice, list) else choice
 
 
 @st.composite
 def searched(draw: st.DrawFn, section: str, field: str) -> dict[str, Any]:
-    """Choices, or a range where the field is a number."""
+    """The table of a field: choices, or a range if the field is a number."""
     drawn = draw(st.lists(values(section, field), min_size=1, max_size=4, unique_by=value))
     number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in drawn) and field != "dense"
     if not number or len(drawn) == 1 or draw(st.booleans()):
@@ -44,7 +44,7 @@ def searched(draw: st.DrawFn, section: str, field: str) -> dict[str, Any]:
 
 @st.composite
 def spaces(draw: st.DrawFn) -> SearchSpace:
-    """A space in which some fields are searched."""
+    """Spaces with some searched fields."""
     drawn = draw(tables())
     for section in SEARCHABLE:
         fields = draw(st.lists(st.sampled_from(sorted(SECTIONS[section].model_fields)), unique=True))
@@ -54,17 +54,17 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
 
 
 def with_conditions(space: SearchSpace) -> SearchSpace:
-    """Each parameter needs the one before it, where that has values that can be listed."""
+    """The space with each parameter conditional on the previous one, if its values can be listed."""
     changes: dict[str, Any] = {}
     for before, name in pairwise(space.searched):
-        table, other = space.searched[name].given, space.searched[before]
-        if other.candidates:
-            changes[name] = {**table, "when": {before: [other.allowed[0]]}}
+        spec, other = space.searched[name].spec, space.searched[before]
+        if other.all_values:
+            changes[name] = {**spec, "when": {before: [other.choices_or_bounds[0]]}}
     return override(space, changes)
 
 
 def with_first_trials(space: SearchSpace) -> SearchSpace:
-    """A whole configuration of the space, and one parameter of another."""
+    """The space with a complete first trial, and a second one that sets a single parameter."""
     study = Study(override(space, {"search.sampler": "random"}), shape_check=lambda configuration: None)
     first: list[dict[str, dict[str, Any]]] = []
     for most in (None, 1):
@@ -82,7 +82,7 @@ def with_first_trials(space: SearchSpace) -> SearchSpace:
 @given(spaces())
 @example(build({"data": {"source": 'a"b\\c\n\r\t\0\x7f\x85\u2028\U0001f600\'"""#'}}))
 @example(build({"training": {"learning_rate": 1e-300, "weight_decay": 1, "seed": 2**53 - 1}}))
-def test_what_is_written_comes_back(space: SearchSpace) -> None:
+def test_a_written_space_is_read_back(space: SearchSpace) -> None:
     assert parse(space.to_toml()) == space
 
 
@@ -95,7 +95,7 @@ def inside(sampled: Any, table: dict[str, Any]) -> bool:
 
 @settings(deadline=None, max_examples=80)
 @given(spaces())
-def test_what_is_sampled_lies_inside_and_the_rest_is_fixed(space: SearchSpace) -> None:
+def test_samples_lie_in_the_space_and_other_fields_are_fixed(space: SearchSpace) -> None:
     space = override(space, {"search.sampler": "random"})
     study = Study(space, shape_check=lambda configuration: None)
     for expected in range(3):
@@ -110,7 +110,7 @@ def test_what_is_sampled_lies_inside_and_the_rest_is_fixed(space: SearchSpace) -
         assert fixed == {name: v for name, v in flatten(space.base).items() if name not in free}
 
 
-def test_a_trial_without_a_seed_takes_one_from_the_search_and_its_number() -> None:
+def test_a_seed_defaults_to_the_search_seed_plus_the_trial_number() -> None:
     space = parse("[search]\nseed = 100")
     assert [space.configuration({}, number).training.seed for number in (0, 7)] == [100, 107]
     assert override(space, {"training.seed": 3}).configuration({}, 7).training.seed == 3
@@ -122,7 +122,7 @@ def test_a_trial_without_a_seed_takes_one_from_the_search_and_its_number() -> No
         ("network.depth", "{ low = 1, high = 3 }", IntDistribution(1, 3)),
         ("network.width", "{ low = 8, high = 64, log = true }", IntDistribution(8, 64, log=True)),
         ("network.width", "{ low = 8, high = 32, step = 8 }", IntDistribution(8, 32, step=8)),
-        # Where the last step ends before `high`, so does the range.
+        # If the last step ends before `high`, so does the range.
         ("network.width", "{ low = 8, high = 30, step = 8 }", IntDistribution(8, 24, step=8)),
         ("network.dropout", "{ low = 0, high = 0.5 }", FloatDistribution(0.0, 0.5)),
         ("network.dropout", "{ low = 0, high = 0.5, step = 0.1 }", FloatDistribution(0.0, 0.5, step=0.1)),
@@ -139,14 +139,12 @@ def test_a_trial_without_a_seed_takes_one_from_the_search_and_its_number() -> No
         ("network.dense", "{ choices = [0, 32, [64, 32]] }", CategoricalDistribution((0, 32, "[64, 32]"))),
     ],
 )
-def test_the_fields_type_decides_between_whole_numbers_and_others(
-    name: str, table: str, distribution: Any
-) -> None:
+def test_the_type_of_the_field_determines_the_distribution(name: str, table: str, distribution: Any) -> None:
     section, field = name.split(".")
     assert parse(f"[{section}]\n{field} = {table}").distributions == {name: distribution}
 
 
-def test_a_search_of_whole_numbers_of_a_fractional_field_gives_fractions() -> None:
+def test_whole_number_choices_of_a_float_field_are_floats() -> None:
     _, configuration = Study(parse("[network]\ngrowth = { choices = [1, 2] }"), lambda c: None).ask()
     assert isinstance(configuration.network.growth, float)
 
@@ -158,17 +156,17 @@ def test_a_search_of_whole_numbers_of_a_fractional_field_gives_fractions() -> No
         ("filters", "[[8], [8, 16], [4, 4, 4]]", {(8,), (8, 16), (4, 4, 4)}),
     ],
 )
-def test_lists_stand_among_choices(field: str, choices: str, expected: set[tuple[int, ...]]) -> None:
+def test_choices_can_be_lists(field: str, choices: str, expected: set[tuple[int, ...]]) -> None:
     space = parse(f'[network]\n{field} = {{ choices = {choices} }}\n[search]\nsampler = "random"')
     study = Study(space, shape_check=lambda configuration: None)
-    # 60 draws of at most 4 choices leave one out with probability 4 (3/4)^60 < 1e-6; the seed is fixed.
+    # 60 draws miss one of at most 4 choices with probability 4 (3/4)^60 < 1e-6; the seed is fixed.
     assert {getattr(study.ask()[1].network, field) for _ in range(60)} == expected
 
 
 # --- Overrides --------------------------------------------------------------------------------------
 
 
-def test_overrides_replace_fixed_and_searched_values_and_make_searched_ones(tmp_path: Path) -> None:
+def test_overrides_replace_fixed_and_searched_values(tmp_path: Path) -> None:
     path = tmp_path / "space.toml"
     path.write_text("[network]\nwidth = 8\ndepth = { low = 1, high = 3 }")
     space = read(
@@ -186,7 +184,7 @@ def test_overrides_replace_fixed_and_searched_values_and_make_searched_ones(tmp_
     assert read(path).distributions == {"network.depth": IntDistribution(1, 3)}
 
 
-def test_an_override_leaves_the_space_that_it_was_laid_over() -> None:
+def test_an_override_does_not_change_the_original_space() -> None:
     space = parse("[network]\nwidth = 8")
     assert override(space, {"network.width": 4}).base.network.width == 4
     assert space == parse("[network]\nwidth = 8")
@@ -202,7 +200,7 @@ def test_an_override_leaves_the_space_that_it_was_laid_over() -> None:
         ("width", "[width]: no such section"),
     ],
 )
-def test_an_override_of_nothing_that_is_there_names_the_nearest(name: str, part: str) -> None:
+def test_an_override_of_an_unknown_key_suggests_similar_ones(name: str, part: str) -> None:
     with pytest.raises(InputError, match=re.escape(part)):
         parse("[network]\nwidth = 8", {name: 1})
 
@@ -229,17 +227,17 @@ def test_an_override_of_nothing_that_is_there_names_the_nearest(name: str, part:
     ],
     ids=lambda case: case[:40] if isinstance(case, str) else "",
 )
-def test_the_text_of_an_override_is_toml_or_else_text(text: str, expected: tuple[str, Any]) -> None:
+def test_the_value_of_an_override_is_toml_or_text(text: str, expected: tuple[str, Any]) -> None:
     assert parse_override(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "network.width", "width=3", "=3", "network.=3", "network"])
-def test_a_text_of_another_form_is_no_override(text: str) -> None:
+def test_a_malformed_override_is_rejected(text: str) -> None:
     with pytest.raises(InputError, match=re.escape(f"--set {text}: must be SECTION.KEY=VALUE")):
         parse_override(text)
 
 
-# --- Any text at all --------------------------------------------------------------------------------
+# --- Damaged files --------------------------------------------------------------------------------
 
 VALID = """
 [data]
@@ -306,7 +304,7 @@ edits = st.lists(
 
 @settings(deadline=None, max_examples=300)
 @given(edits)
-def test_a_damaged_file_is_refused_with_a_message_or_is_a_space(changes: list[tuple[int, int, str]]) -> None:
+def test_a_damaged_file_is_rejected_or_is_a_space(changes: list[tuple[int, int, str]]) -> None:
     tokens = list(TOKENS)
     for place, count, replacement in changes:
         tokens[place : place + count] = [replacement]
@@ -324,9 +322,9 @@ def test_the_undamaged_file_is_a_space() -> None:
     assert len(parse(VALID).distributions) == 7
 
 
-# --- Conditions, and what is to be tried first ---------------------------------------------------------
+# --- Conditions and first trials ---------------------------------------------------------
 
-CONDITIONED = """
+CONDITIONAL = """
 [network]
 dense = { choices = [0, 128, [256, 64]] }
 dense_dropout = { low = 0, high = 0.5, when = { dense = [128, [256, 64]] } }
@@ -338,7 +336,7 @@ weight_decay = { low = 0, high = 0.1, when = { ema = 0.99 } }
 
 
 @pytest.mark.parametrize(
-    ("parameters", "applicable"),
+    ("parameters", "active"),
     [
         ({"network.dense": 0, "network.dense_dropout": 0.1}, {"network.dense"}),
         (
@@ -346,7 +344,7 @@ weight_decay = { low = 0, high = 0.1, when = { ema = 0.99 } }
             {"network.dense", "network.dense_dropout"},
         ),
         ({"network.dense_dropout": 0.1}, set()),
-        # What needs a parameter that does not apply does not apply either.
+        # A parameter that depends on an inactive one is inactive.
         (
             {"training.optimizer": "adamw", "training.ema": 0.99, "training.weight_decay": 0.1},
             {"training.optimizer"},
@@ -361,18 +359,16 @@ weight_decay = { low = 0, high = 0.1, when = { ema = 0.99 } }
         ),
     ],
 )
-def test_a_parameter_applies_beside_the_values_that_it_needs(
-    parameters: dict[str, Any], applicable: set[str]
-) -> None:
-    assert set(parse(CONDITIONED).applicable(parameters)) == applicable
+def test_a_parameter_is_active_if_its_condition_is_met(parameters: dict[str, Any], active: set[str]) -> None:
+    assert set(parse(CONDITIONAL).active_parameters(parameters)) == active
 
 
-def test_a_condition_on_a_fixed_value_is_settled_by_it() -> None:
-    without = parse(CONDITIONED, {"network.dense": 0})
-    assert set(without.applicable({"network.dense_dropout": 0.1})) == set()
+def test_a_condition_on_a_fixed_value_is_decided_by_it() -> None:
+    without = parse(CONDITIONAL, {"network.dense": 0})
+    assert set(without.active_parameters({"network.dense_dropout": 0.1})) == set()
     assert without.configuration({}, 0).network.dense_dropout == 0.0
-    always = parse(CONDITIONED, {"network.dense": 128})
-    assert set(always.applicable({"network.dense_dropout": 0.1})) == {"network.dense_dropout"}
+    always = parse(CONDITIONAL, {"network.dense": 128})
+    assert set(always.active_parameters({"network.dense_dropout": 0.1})) == {"network.dense_dropout"}
 
 
 @pytest.mark.parametrize(
@@ -394,13 +390,13 @@ def test_a_condition_on_a_fixed_value_is_settled_by_it() -> None:
         (
             "depth = { low = 1, high = 3, when = { width = 8 } }\n"
             "width = { choices = [4, 8], when = { depth = 1 } }",
-            ["circle", "network.depth", "network.width"],
+            ["cycle", "network.depth", "network.width"],
         ),
-        ("depth = { low = 1, high = 3, when = { depth = 1 } }", ["circle", "network.depth"]),
+        ("depth = { low = 1, high = 3, when = { depth = 1 } }", ["cycle", "network.depth"]),
         ("depth = { low = 1, high = 3, wenn = { width = 1 } }", ["network.depth.wenn", "did you mean when"]),
     ],
 )
-def test_a_condition_that_cannot_be_is_refused(text: str, parts: list[str]) -> None:
+def test_an_impossible_condition_is_rejected(text: str, parts: list[str]) -> None:
     with pytest.raises(InputError) as raised:
         parse(f"[network]\n{text}")
     assert [part for part in parts if part not in str(raised.value)] == []
@@ -422,7 +418,7 @@ def test_a_condition_that_cannot_be_is_refused(text: str, parts: list[str]) -> N
         ("network.dense = 'x'", ["network.dense", "'x'"]),
     ],
 )
-def test_a_first_trial_outside_the_space_is_refused(entry: str, parts: list[str]) -> None:
+def test_a_first_trial_outside_the_space_is_rejected(entry: str, parts: list[str]) -> None:
     with pytest.raises(InputError) as raised:
-        parse(f"{CONDITIONED}[[search.try_first]]\n{entry}")
+        parse(f"{CONDITIONAL}[[search.try_first]]\n{entry}")
     assert [part for part in parts if part not in str(raised.value)] == []

@@ -306,7 +306,7 @@ def test_whether_anything_fits_is_known_with_a_reason(table: str, expected: str 
 )
 def test_candidates_are_every_value_there_is(table: str, expected: list[Any] | None) -> None:
     [searched] = parse(f"[network]\n{table}").searched.values()
-    assert searched.candidates == expected
+    assert searched.all_values == expected
 
 
 def at_rung(values: list[float], objective: str, factor: int, tmp_path: Path) -> list[bool]:

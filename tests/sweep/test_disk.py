@@ -104,7 +104,7 @@ spaces = st.fixed_dictionaries(
 
 
 def every(space: SearchSpace) -> list[Configuration]:
-    options = {name: searched.candidates or [] for name, searched in space.searched.items()}
+    options = {name: searched.all_values or [] for name, searched in space.searched.items()}
     combined = itertools.product(*options.values())
     return [space.configuration(dict(zip(options, values, strict=True)), number=0) for values in combined]
 

@@ -1,4 +1,4 @@
-"""The complete, frozen description of a run: every field, its meaning, its default and what it allows."""
+"""The configuration of a run: all fields with their meanings, defaults and allowed values."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -17,20 +17,20 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(duration: object) -> object:
-    """Seconds of a duration such as "300s", "1h30m" or a bare number; other values pass to the validator.
+    """Return the seconds of a duration such as "300s" or "1h30m"; other types are returned unchanged.
 
     Raises:
-        ValueError: if a text is not a sum of numbers with a unit s, m, h or d.
+        ValueError: if a text is not a sequence of numbers with units s, m, h or d.
     """
     if not isinstance(duration, str):
         return duration
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", duration):
-        raise ValueError('a duration is written as "300s", "30m" or "1h30m"')
+        raise ValueError('must be a duration such as "300s", "30m" or "1h30m"')
     return sum(float(n) * _SECONDS[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", duration))
 
 
 def _widths(value: object) -> object:
-    """A bare width is a list of one; 0 is no layer."""
+    """Return a single width as a list; 0 means no layer."""
     if isinstance(value, int) and not isinstance(value, bool):
         return [value] if value else []
     return value
@@ -46,7 +46,7 @@ Objective = Literal["valid_loss", "valid_accuracy", "parameters", "latency_ms", 
 
 
 class Section(BaseModel):
-    """One table of a search-space file."""
+    """A table of a search-space file."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -54,203 +54,207 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Where the images come from and how they are split. The same for every trial of a sweep."""
+    """The images and how they are split. The same for all trials of a sweep."""
 
     source: str = "digits"
-    """`digits`, `mnist`, `fashion-mnist`, `kmnist`, or a folder, a `.parquet` or a `.npz`: its path, or its
-    address `s3://BUCKET/PATH`."""
+    """`digits`, `mnist`, `fashion-mnist`, `kmnist`, or the path or `s3://BUCKET/PATH` of a folder, a
+    `.parquet` file or a `.npz` file."""
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
-    """Height and width in pixels that images are resized to. Without it all must have one size."""
+    """Height and width in pixels to which images are resized. Without it, all images must have the same
+    size."""
     color: Literal["auto", "grey", "rgb"] = "auto"
-    """Channels: one, three, or three where any image has colour."""
+    """`grey` is one channel, `rgb` three, and `auto` three if any image is in colour."""
     valid_fraction: Fraction = 0.1
-    """Part of the training images that is held out for validation, where the source has no such split."""
+    """Fraction of the training images held out for validation if the source has no validation split."""
     test_fraction: Fraction = 0.2
-    """Part of all images that is sealed for the test, where the source has no such split."""
+    """Fraction of all images sealed for the test if the source has no test split."""
     train_limit: Positive | None = None
-    """At most so many training images, drawn by class; validation and test stay whole."""
+    """Maximum number of training images, drawn by class. Validation and test images are not limited."""
     split_seed: int = 0
-    """Seed of the splits and of the draw of `train_limit`."""
+    """Seed of the splits and of the draw for `train_limit`."""
     normalization: Normalization = "channel"
-    """By the training images' mean and deviation: of each channel, or of each pixel and one deviation.
-    `none` only takes 0–255 to 0–1; `center` subtracts the mean image, too."""
+    """`channel` uses the mean and standard deviation of each channel over the training images; `pixel` the
+    mean of each pixel and one standard deviation. `none` only scales 0–255 to 0–1; `center` also subtracts
+    the mean image."""
     image_column: str = "image"
-    """Parquet: the column of pixel lists or encoded images."""
+    """Parquet column of pixel lists or encoded images."""
     label_column: str = "label"
-    """Parquet: the column of labels."""
+    """Parquet column of labels."""
 
 
 class NetworkConfig(Section):
-    """The network: blocks of convolution, pooling, batch norm, activation and dropout, then dense layers."""
+    """Blocks of convolution, pooling, batch norm, activation and dropout, followed by dense layers."""
 
     kernel_size: Annotated[int, Field(ge=1, le=31)] = 3
     """Height and width of the convolution kernels, in pixels."""
     depth: Annotated[int, Field(ge=1, le=16)] = 3
-    """Number of convolution blocks. Ignored where `filters` lists them."""
+    """Number of convolution blocks. Ignored if `filters` is set."""
     width: Annotated[int, Field(ge=1, le=4096)] = 16
-    """Filters of the first block."""
+    """Number of filters of the first block."""
     growth: Annotated[float, Field(ge=0.25, le=4)] = 2.0
-    """Filters of a block over those of the one before."""
+    """Ratio of the filters of a block to those of the previous block."""
     filters: Widths = ()
-    """Filters of each block, instead of `depth`, `width` and `growth`."""
+    """Number of filters of each block, instead of `depth`, `width` and `growth`."""
     stride: Annotated[int, Field(ge=1, le=8)] = 1
-    """Step of the convolutions, in pixels."""
+    """Stride of the convolutions, in pixels."""
     padding: Literal["same", "valid"] = "same"
     """`same` pads with zeros so that a stride of 1 keeps the size; `valid` does not pad."""
     pooling: Literal["max", "average", "none"] = "max"
-    """What follows each convolution."""
+    """Pooling after each convolution."""
     pool_size: Annotated[int, Field(ge=2, le=8)] = 2
     """Height and width of the pooling window, in pixels."""
     pool_stride: Annotated[int, Field(ge=1, le=8)] | None = None
-    """Step of the pooling window, in pixels. Without it, `pool_size`, so that windows do not overlap."""
+    """Stride of the pooling window, in pixels. Without it, `pool_size`: windows do not overlap."""
     pool_padding: Literal["valid", "same"] = "valid"
-    """`valid` drops the pixels at the edge that fill no window; `same` lets windows reach past the edge,
-    where there is nothing, not zeros: 7 pixels pool to 4, and a stride of 1 keeps the size."""
+    """`valid` drops pixels at the edge that do not fill a window. `same` lets windows reach past the edge and
+    ignores what lies outside: 7 pixels become 4, and a stride of 1 keeps the size."""
     batch_norm: bool = True
     """Batch normalisation after each pooling."""
     activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"] = "relu"
-    """Nonlinearity of the blocks and the dense layers."""
+    """Activation function of the blocks and the dense layers."""
     dropout: Probability = 0.0
-    """Probability that a value after a block is dropped in training."""
+    """Dropout probability after each block."""
     dense: Annotated[Widths, BeforeValidator(_widths)] = ()
-    """Units of the dense layers between the blocks and the output: a number, or a list."""
+    """Units of the dense layers between the blocks and the output: a number or a list."""
     dense_dropout: Probability = 0.0
-    """Probability that a value after a dense layer is dropped in training."""
+    """Dropout probability after each dense layer."""
     initialization: Literal["default", "kaiming", "xavier", "orthogonal"] = "default"
-    """Initial weights of convolutions and dense layers; `default` is PyTorch's."""
+    """Initial weights of convolutions and dense layers; `default` is PyTorch's initialisation."""
 
 
 class TrainingConfig(Section):
-    """How one network is fitted."""
+    """Training of a network."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
-    """Images a step."""
+    """Images per step."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """`sgd` has Nesterov momentum, 0.9; `one-cycle` takes it, and the first beta of the others, from 0.95 to
-    0.85 and back."""
+    """`sgd` has Nesterov momentum of 0.9. Under `one-cycle`, momentum and the first beta of the other
+    optimizers go from 0.95 to 0.85 and back."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.01
-    """The highest rate of a `one-cycle` or `cosine` schedule, the only one of `constant`."""
+    """Learning rate: the highest of a `one-cycle` or `cosine` schedule, the only one of `constant`."""
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
-    """`one-cycle` rises for three tenths of the steps, then falls to nothing; `cosine` only falls."""
+    """`one-cycle` rises for 30 % of the steps and then falls to nearly zero; `cosine` falls from the
+    start."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Decoupled for `adamw`; an L2 penalty for `adam` and `sgd`."""
+    """Weight decay: decoupled for `adamw`, an L2 penalty for `adam` and `sgd`."""
     label_smoothing: Probability = 0.05
-    """Part of each target that is spread over all classes. Never applied to validation."""
+    """Fraction of each target that is spread over all classes. Not applied to validation."""
     shift: Annotated[int, Field(ge=0, le=64)] = 2
-    """Each training image is shifted by up to so many pixels either way."""
+    """Largest random shift of a training image in each direction, in pixels."""
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Each training image is rotated by up to so many degrees either way."""
+    """Largest random rotation of a training image in either direction, in degrees."""
     flip: bool = False
-    """Each training image is mirrored, left to right, half of the time."""
+    """Mirror training images left to right with probability 0.5."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay, each step, of an exponential moving average of the weights, which is then what is validated and
-    kept; 0 is none."""
+    """Decay per step of an exponential moving average of the weights. The averaged network is validated and
+    saved; 0 means no average."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16` is autocast, on GPUs alone: a CPU trains in float32 either way."""
+    """`bfloat16` uses autocast on GPUs only; a CPU always trains in float32."""
     channels_last: bool = True
-    """Memory format of the images and weights."""
+    """Store images and weights in channels-last memory format."""
     seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
-    """Seed of weights, order and augmentation. Without it a trial takes `search.seed` + its number."""
+    """Seed of the weights, the order of images and augmentation. Without it, `search.seed` + trial number."""
 
 
 class SearchConfig(Section):
-    """How the space is explored, and with what."""
+    """The search and its resources."""
 
     trials: Positive = 32
-    """Configurations to try."""
+    """Number of trials."""
     time_budget: Duration | None = None
-    """Seconds, or "30m", that the whole command may take; training ends early enough for the final stage."""
+    """Time limit of the whole command, in seconds or as "30m". Training ends in time for the final stage."""
     objectives: Annotated[tuple[Objective, ...], Strict(False), Field(min_length=1)] = ("valid_loss",)
-    """What the search improves: `valid_loss`, `valid_accuracy`, `parameters`, `latency_ms` (one image) or
-    `seconds` (of training). Of several it seeks the best trade-offs; weak trials are stopped by the first
-    that is of validation."""
+    """Objectives of the search: `valid_loss`, `valid_accuracy`, `parameters`, `latency_ms` (for one image)
+    and `seconds` (of training). With several, the search looks for the best trade-offs, and trials are pruned
+    by the first validation objective."""
     sampler: Literal["tpe", "random", "gp", "cmaes", "nsga2"] = "tpe"
-    """Optuna's sampler. `cmaes` takes one objective."""
+    """Optuna's sampler. `cmaes` supports one objective only."""
     start_from: str | None = None
-    """An earlier sweep under the same storage root, on the same images: its trials that lie in this space are
-    known from the start."""
+    """An earlier sweep under the same storage root and on the same images. Its trials in this search space
+    are known to the sampler from the start."""
     try_first: Annotated[tuple[dict[str, dict[str, Any]], ...], Strict(False)] = ()
-    """Configurations to begin with, each as far as it is given: `[[search.try_first]]`, then
-    `network.depth = 3` and so on."""
+    """Partial configurations for the first trials: `[[search.try_first]]`, followed by `network.depth = 3`
+    and so on."""
     scheduler: Literal["asha", "none"] = "asha"
-    """`asha` stops a trial that is not in the best 1/`reduction_factor` at a rung."""
+    """`asha` prunes a trial that is not in the best 1/`reduction_factor` at a rung."""
     grace_epochs: Positive | None = None
-    """ASHA: epochs that every trial gets; the first rung. Without it, a third of `training.epochs`: under a
-    one-cycle schedule earlier ranks say little of the last."""
+    """ASHA: the first rung, in epochs. Without it, a third of `training.epochs`: under a one-cycle schedule,
+    earlier ranks say little about the final ones."""
     reduction_factor: Annotated[int, Field(ge=2, le=16)] = 2
-    """ASHA: ratio of epochs between rungs, and of trials that go on. Beyond the first there is no
-    rung past 1/`reduction_factor` of the epochs: a trial that came so far is to be complete."""
+    """ASHA: ratio of the epochs of successive rungs, and of trials that continue. After the first rung, no
+    rung lies beyond 1/`reduction_factor` of the epochs: a trial that gets this far is completed."""
     concurrency: Positive | None = None
-    """Trials at a time. Without it, as many as the CPUs and GPUs hold."""
+    """Number of concurrent trials. Without it, limited by the CPUs and GPUs."""
     wait_for_nodes: Duration | None = None
-    """For a cluster that starts nodes when they are asked for: `concurrency` trials are asked for, also where
-    they do not fit yet, and so long the first node is waited for. Without it, what is there counts."""
+    """For autoscaling clusters: how long to wait for the first node. Resources for `concurrency` trials are
+    requested even if they do not fit yet. Without it, only existing nodes are used."""
     cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
-    """CPUs, and so threads, of a trial."""
+    """CPUs per trial, and therefore its threads."""
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
-    """GPUs of a trial; 0.25 puts four trials on one. `auto` is 0 where there are no GPUs, else the largest
-    part of one with which as many trials run at a time as its memory holds of the largest, and the CPUs."""
+    """GPUs per trial; with 0.25, four trials share a GPU. `auto` is 0 without GPUs, else the largest fraction
+    with the most concurrent trials that the CPUs and the GPU memory for the largest network allow."""
     retries: Annotated[int, Field(ge=0)] = 2
-    """Times that a trial is tried again after its worker died; it goes on from its last epoch."""
+    """Number of times that a trial is resumed from its last epoch after its worker died."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the sampler."""
 
     @field_validator("objectives")
     @classmethod
-    def _of_validation(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+    def _check_objectives(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
         if not any(objective.startswith("valid_") for objective in objectives):
-            raise ValueError("one must be valid_loss or valid_accuracy")
+            raise ValueError("must include valid_loss or valid_accuracy")
         if len(set(objectives)) < len(objectives):
-            raise ValueError("one stands there twice")
+            raise ValueError("duplicate objective")
         return objectives
 
     @field_validator("sampler")
     @classmethod
-    def _takes_objectives(cls, sampler: str, info: ValidationInfo) -> str:
+    def _check_sampler(cls, sampler: str, info: ValidationInfo) -> str:
         if sampler == "cmaes" and len(info.data.get("objectives", ())) > 1:
-            raise ValueError("takes one objective; for several there are tpe, nsga2, gp and random")
+            raise ValueError("supports one objective only; use tpe, nsga2, gp or random for several")
         return sampler
 
     @field_validator("gpus_per_trial", mode="before")
     @classmethod
-    def _as_ray_counts(cls, gpus: object) -> object:
+    def _check_gpus(cls, gpus: object) -> object:
         if isinstance(gpus, str) and gpus != "auto":
             raise ValueError('must be a number, or "auto"')
         if isinstance(gpus, float) and gpus > 1 and not gpus.is_integer():
-            raise ValueError("more than one GPU must be a whole number of them")
+            raise ValueError("must be a whole number if it is more than 1")
         return gpus
 
     @property
     def primary_objective(self) -> Objective:
-        """The objective that weak trials are stopped and the complete ones ranked by."""
+        """The first validation objective, by which trials are ranked and pruned."""
         return next(objective for objective in self.objectives if objective.startswith("valid_"))
 
     @property
     def minimize(self) -> bool:
-        """Whether less of that is better."""
+        """Whether lower values of the primary objective are better."""
         return self.primary_objective == "valid_loss"
 
 
 class EnsembleConfig(Section):
-    """Which trials make the ensemble. Decided on validation logits alone."""
+    """Selection of the ensemble's members, by validation logits alone."""
 
     size: Positive = 5
-    """Members, at most."""
+    """Maximum number of members."""
     rank_by: Literal["valid_loss", "valid_accuracy"] = "valid_loss"
-    """What the top trials are ranked by."""
+    """Metric that ranks the trials."""
     keep: Positive = 20
-    """Networks that are kept, of the best trials by loss and by accuracy: ensembles can be so large later."""
+    """Number of networks saved of the best trials by loss, and again by accuracy. Later ensembles can have up
+    to this many members."""
 
     @property
     def networks(self) -> int:
-        """How many are kept of the best by loss, and as many of the best by accuracy."""
+        """Number of networks saved of the best trials by loss, and again by accuracy."""
         return max(self.keep, self.size)
 
 
 class Configuration(Section):
-    """One complete run."""
+    """A complete run."""
 
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
@@ -269,7 +273,7 @@ SECTIONS: dict[str, type[Section]] = {
 
 
 def flatten(configuration: Configuration, *sections: str) -> dict[str, Any]:
-    """Values by dotted name (`network.depth`), of the named sections or of all."""
+    """Return settings by dotted name (`network.depth`), of the named sections or of all."""
     return {
         f"{section}.{field}": value
         for section, fields in configuration.model_dump(mode="json").items()
@@ -279,5 +283,5 @@ def flatten(configuration: Configuration, *sections: str) -> dict[str, Any]:
 
 
 def default(section: str, field: str) -> Any:
-    """What a field is where nothing is said of it."""
+    """Return the default of a field."""
     return SECTIONS[section].model_fields[field].default

@@ -1,4 +1,4 @@
-"""A TOML file read as fixed values and searched ones: a bare value is fixed, a table is searched."""
+"""Search-space files: TOML in which a bare value is fixed and a table is searched."""
 
 import json
 import re
@@ -10,73 +10,82 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from convene.config.parameter import SEARCHABLE, Searched, from_optuna, normalize, read_table, with_conditions
+from convene.config.parameter import (
+    SEARCHABLE,
+    Parameter,
+    from_optuna,
+    normalize,
+    read_conditions,
+    read_parameter,
+)
 from convene.config.schema import Configuration, default, flatten
 from convene.config.validation import check_keys, validate
 from convene.errors import InputError
 
 Tables = dict[str, dict[str, Any]]
 
-_NOTHING = object()  # equals no parameter
+_MISSING = object()  # equal to no value
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Everything that a search-space file says.
+    """The content of a search-space file.
 
-    `tables` is the file as resolved, ready to be written; `base` has the fixed values, with a valid one
-    in each searched place; `searched` has the rest by dotted name, each after those that it depends on.
+    Below, `parameters` are Optuna's values by dotted name (`network.depth`).
     """
 
     tables: Tables
+    """The tables of the file, with overrides."""
     base: Configuration
-    searched: dict[str, Searched]
+    """The fixed values, and a valid value for each searched field."""
+    searched: dict[str, Parameter]
+    """Searched parameters by dotted name, each after the parameters that it depends on."""
     try_first: tuple[dict[str, Any], ...] = ()
-    """Parameters, not all of them perhaps, of the first trials."""
+    """Parameters of the first trials; each entry may leave some out."""
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """What each searched parameter is drawn from."""
-        return {name: searched.distribution for name, searched in self.searched.items()}
+        """The Optuna distribution of each searched parameter."""
+        return {name: parameter.distribution for name, parameter in self.searched.items()}
 
-    def applies(self, name: str, parameters: Mapping[str, Any]) -> bool:
-        """Whether a searched parameter means anything beside these, which it depends on."""
+    def is_active(self, name: str, parameters: Mapping[str, Any]) -> bool:
+        """Return whether the parameters meet the condition of the searched parameter `name`."""
         return all(
-            parameters.get(other, _NOTHING) in values for other, values in self.searched[name].when.items()
+            parameters.get(other, _MISSING) in values for other, values in self.searched[name].when.items()
         )
 
-    def never_applies(self, name: str) -> bool:
-        """Whether a searched parameter means nothing beside any others."""
+    def is_never_active(self, name: str) -> bool:
+        """Return whether no parameters meet the condition of the searched parameter `name`."""
         return any(
-            not values or self.never_applies(other) for other, values in self.searched[name].when.items()
+            not values or self.is_never_active(other) for other, values in self.searched[name].when.items()
         )
 
-    def applicable(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the parameters that mean something beside the others."""
-        kept: dict[str, Any] = {}
+    def active_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters whose conditions are met."""
+        active: dict[str, Any] = {}
         for name in self.searched:
-            if name in parameters and self.applies(name, kept):
-                kept[name] = parameters[name]
-        return kept
+            if name in parameters and self.is_active(name, active):
+                active[name] = parameters[name]
+        return active
 
     def configuration(self, parameters: Mapping[str, Any], number: int) -> Configuration:
-        """The complete configuration of trial `number` at the sampled `parameters` (dotted names).
+        """Return the complete configuration of trial `number` with the sampled `parameters`.
 
-        A parameter with a condition that is not among them has its default.
+        Conditional fields that are not among the parameters have their defaults.
         """
         dump = self.base.model_dump()
-        for name, searched in self.searched.items():
+        for name, parameter in self.searched.items():
             section, field = name.split(".")
             if name in parameters:
                 dump[section][field] = from_optuna(parameters[name])
-            elif searched.when:
+            elif parameter.when:
                 dump[section][field] = default(section, field)
         if dump["training"]["seed"] is None:
             dump["training"]["seed"] = dump["search"]["seed"] + number
         return Configuration.model_validate(dump)
 
     def settings(self, parameters: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """Values of [network] and [training] by dotted name, without those that do not apply."""
+        """Return the settings of [network] and [training] by dotted name, without inactive ones."""
         values = flatten(self.configuration(parameters, number), *SEARCHABLE)
         return {
             name: value
@@ -85,22 +94,25 @@ class SearchSpace:
         }
 
     def parameters(self, configuration: Configuration) -> dict[str, Any] | None:
-        """The parameters that give this network and training, but for its seed; None where there are none."""
+        """Return the parameters of a configuration's network and training, or None if it is not in the space.
+
+        `training.seed` may differ if it is fixed.
+        """
         settings, fixed = flatten(configuration, *SEARCHABLE), flatten(self.base, *SEARCHABLE)
-        unlike = {name for name, value in fixed.items() if settings[name] != value} - {"training.seed"}
+        differing = {name for name, value in fixed.items() if settings[name] != value} - {"training.seed"}
         parameters: dict[str, Any] = {}
-        for name, searched in self.searched.items():
-            if self.applies(name, parameters):
-                found = searched.parameter(name, settings[name])
-                if found is None:
+        for name, parameter in self.searched.items():
+            if self.is_active(name, parameters):
+                value = parameter.to_optuna(name, settings[name])
+                if value is None:
                     return None
-                parameters[name] = found
+                parameters[name] = value
             elif settings[name] != normalize(name, default(*name.split("."))):
                 return None
-        return None if unlike - self.searched.keys() else parameters
+        return None if differing - self.searched.keys() else parameters
 
     def to_toml(self) -> str:
-        """The file as resolved: reading it back gives the same space."""
+        """Return the text of a file that gives the same space."""
         return "\n".join(
             f"[{section}]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in table.items())
             for section, table in self.tables.items()
@@ -108,10 +120,11 @@ class SearchSpace:
 
 
 def read(path: Path, overrides: Mapping[str, Any] | None = None) -> SearchSpace:
-    """Reads a search-space file, with values by dotted name (`network.width`) laid over it.
+    """Read a search-space file, with overrides by dotted name (`network.width`).
 
     Raises:
-        InputError: no such file, malformed TOML (with line and column), or a value that is not allowed.
+        InputError: if the file cannot be read, is malformed TOML (with line and column), or has a value that
+            is not allowed.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -121,58 +134,57 @@ def read(path: Path, overrides: Mapping[str, Any] | None = None) -> SearchSpace:
 
 
 def parse(text: str, overrides: Mapping[str, Any] | None = None, source: str = "search space") -> SearchSpace:
-    """Reads the text of a search-space file; see `read`."""
+    """Read the text of a search-space file; see `read`."""
     try:
         tables: dict[str, Any] = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # beside malformed TOML: thousands of digits or brackets
+    except (ValueError, RecursionError) as error:  # also thousands of digits or brackets
         raise InputError(f"{source}: not valid TOML: {error}") from None
-    return build(_laid_over(tables, overrides or {}))
+    return build(_merge(tables, overrides or {}))
 
 
 def override(space: SearchSpace, overrides: Mapping[str, Any]) -> SearchSpace:
-    """The space with values by dotted name (`network.width`) laid over it; see `build`."""
-    return build(_laid_over(space.tables, overrides))
+    """Return the space with overrides by dotted name (`network.width`); see `build`."""
+    return build(_merge(space.tables, overrides))
 
 
-def _laid_over(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    laid = {section: dict(table) if isinstance(table, dict) else table for section, table in tables.items()}
+def _merge(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {section: dict(table) if isinstance(table, dict) else table for section, table in tables.items()}
     for name, value in overrides.items():
         section, _, field = name.partition(".")
-        table = laid.setdefault(section, {})
+        table = merged.setdefault(section, {})
         if isinstance(table, dict):
             table[field] = value
-    return laid
+    return merged
 
 
 def build(tables: Mapping[str, Any]) -> SearchSpace:
-    """The space that the tables of a file describe.
+    """Return the search space in the tables of a file.
 
     Raises:
         InputError: naming the field, the value and what is allowed.
     """
     check_keys(tables)
-    given: dict[str, Mapping[str, Any]] = {}
+    specs: dict[str, Mapping[str, Any]] = {}
     fixed: Tables = {}
     for section, table in tables.items():
         fixed[section] = {}
         for field, value in table.items():
             if isinstance(value, Mapping):
-                given[f"{section}.{field}"] = value
+                specs[f"{section}.{field}"] = value
             else:
                 fixed[section][field] = value
-    tables_read = {name: read_table(name, table) for name, table in given.items()}
-    for name, each in tables_read.items():
+    parameters = {name: read_parameter(name, spec) for name, spec in specs.items()}
+    for name, parameter in parameters.items():
         section, field = name.split(".")
-        fixed[section][field] = each.allowed[0]
+        fixed[section][field] = parameter.choices_or_bounds[0]
     base = validate(fixed)
-    resolved = {section: dict(table) for section, table in tables.items()}
-    conditional = with_conditions(tables_read, flatten(base, *SEARCHABLE))
-    space = SearchSpace(resolved, base, conditional)
+    copy = {section: dict(table) for section, table in tables.items()}
+    space = SearchSpace(copy, base, read_conditions(parameters, flatten(base, *SEARCHABLE)))
     return replace(space, try_first=tuple(_first_trials(space)))
 
 
 def _first_trials(space: SearchSpace) -> Iterator[dict[str, Any]]:
-    """The parameters of `search.try_first`, each checked to be in the space."""
+    """Yield the parameters of each entry of `search.try_first`, checked to be in the space."""
     for index, tables in enumerate(space.base.search.try_first):
         entry = f"search.try_first[{index}]"
         check_keys(tables, f"{entry}: ")
@@ -181,22 +193,23 @@ def _first_trials(space: SearchSpace) -> Iterator[dict[str, Any]]:
         }
         for name in values:
             if name not in space.searched:
-                raise InputError(f"{entry}: {name} is not searched; there are {', '.join(space.searched)}")
-        found: dict[str, Any] = {}
-        for name, searched in space.searched.items():
+                names = ", ".join(space.searched)
+                raise InputError(f"{entry}: {name} is not searched; searched parameters: {names}")
+        parameters: dict[str, Any] = {}
+        for name, parameter in space.searched.items():
             if name not in values:
                 continue
-            if not space.applies(name, found):
-                raise InputError(f"{entry}: {name} applies only when {_toml(searched.given['when'])}")
-            parameter = searched.parameter(name, normalize(name, values[name]))
-            if parameter is None:
-                raise InputError(f"{entry}: {name} = {values[name]!r}: must be in {_toml(searched.given)}")
-            found[name] = parameter
-        yield found
+            if not space.is_active(name, parameters):
+                raise InputError(f"{entry}: {name} applies only when {_toml(parameter.spec['when'])}")
+            value = parameter.to_optuna(name, normalize(name, values[name]))
+            if value is None:
+                raise InputError(f"{entry}: {name} = {values[name]!r}: must be in {_toml(parameter.spec)}")
+            parameters[name] = value
+        yield parameters
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Name and value of `SECTION.KEY=VALUE`; a value that is not TOML is taken as text.
+    """Return name and value of `SECTION.KEY=VALUE`. A value that is not valid TOML is text.
 
     Raises:
         InputError: if the text has another form.
@@ -211,7 +224,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _toml(value: object) -> str:
-    """A value as inline TOML. JSON's strings, numbers, booleans and lists are TOML's."""
+    """Return a value as inline TOML. JSON's strings, numbers, booleans and lists are valid TOML."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list | tuple):

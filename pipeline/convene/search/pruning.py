@@ -31,7 +31,7 @@ def most_epochs(space: SearchSpace) -> int:
     searched = space.searched.get("training.epochs")
     if not searched:
         return space.base.training.epochs
-    return int(max([*(searched.candidates or []), *searched.inactive_default("training.epochs")]))
+    return int(max([*(searched.all_values or []), *searched.inactive_default("training.epochs")]))
 
 
 def should_prune(value: float, others: Sequence[float], search: SearchConfig) -> bool:

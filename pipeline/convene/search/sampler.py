@@ -122,12 +122,12 @@ class Sampler(BaseSampler):
     def _draw(self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> Parameters:
         """Return the given parameters, and the sampler's values for the others that apply."""
         if self._is_complete():
-            return self._space.applicable(self.given)
+            return self._space.active_parameters(self.given)
         together = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
         together = {**together, **self.given}
         drawn: Parameters = {}
         for name, searched in self._space.searched.items():
-            if not self._space.applies(name, drawn):
+            if not self._space.is_active(name, drawn):
                 continue
             drawn[name] = (
                 together[name]
@@ -138,8 +138,8 @@ class Sampler(BaseSampler):
 
     def _is_complete(self) -> bool:
         """Return whether the given parameters leave nothing to draw."""
-        given = self._space.applicable(self.given)
-        return all(name in given or not self._space.applies(name, given) for name in self._space.searched)
+        given = self._space.active_parameters(self.given)
+        return all(name in given or not self._space.is_active(name, given) for name in self._space.searched)
 
 
 def every_configuration(
@@ -151,7 +151,7 @@ def every_configuration(
         None for a space that is infinite or too large to count.
     """
     candidates = [
-        [given.get(name)] if name in given or space.never_applies(name) else each.candidates
+        [given.get(name)] if name in given or space.is_never_active(name) else each.all_values
         for name, each in space.searched.items()
     ]
     total = 1
@@ -172,7 +172,7 @@ def _in_random_order(
         for options in candidates:
             rest, which = divmod(rest, len(options))
             values.append(options[which])
-        yield space.applicable(dict(zip(space.searched, values, strict=True)))
+        yield space.active_parameters(dict(zip(space.searched, values, strict=True)))
 
 
 def any_admissible(
@@ -188,13 +188,13 @@ def any_admissible(
     for name, each in reversed(space.searched.items()):  # a parameter comes after those it depends on
         needed |= set(each.when) if name in needed else set()
     options = {
-        name: [given[name]] if name in given else each.candidates or []
+        name: [given[name]] if name in given else each.all_values or []
         for name, each in space.searched.items()
         if name in needed
     }
     reason = None
     for values in itertools.product(*options.values()):
-        parameters = space.applicable({**given, **dict(zip(options, values, strict=True))})
+        parameters = space.active_parameters({**given, **dict(zip(options, values, strict=True))})
         reason = shape_check(space.configuration(parameters, number=0))
         if reason is None:
             return None

@@ -135,7 +135,7 @@ def examine(
         problems.append(f"storage: {room}")
     return Preflight(
         _data(dataset),
-        {name: searched.given for name, searched in space.searched.items()},
+        {name: searched.spec for name, searched in space.searched.items()},
         _configurations(space, shape_check),
         space.base.search.trials,
         seen.concurrency,

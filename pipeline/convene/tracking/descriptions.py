@@ -76,7 +76,7 @@ def sweep(
     if result:
         found = _result(result)
     pages = " · ".join(formatting.link(what, page) for what, page in links.items())
-    searched = [(f"`{name}`", _among(of.given)) for name, of in space.searched.items()]
+    searched = [(f"`{name}`", _among(of.spec)) for name, of in space.searched.items()]
     commands = {record.command(verb): meaning for verb, meaning in _VERBS.items()}
     parts = [pages, found, what, _places(result) if result else ""]
     return "\n\n".join([part for part in parts if part] + _part("Searched", searched) + _commands(commands))

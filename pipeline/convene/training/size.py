@@ -63,7 +63,7 @@ def largest_configuration(
     """
     values: dict[str, list[Any]] = {}
     for name, parameter in space.searched.items():
-        options = [*(parameter.candidates or parameter.allowed), *parameter.inactive_default(name)]
+        options = [*(parameter.all_values or parameter.choices_or_bounds), *parameter.inactive_default(name)]
         if name in _UNORDERED:
             values[name] = options
         elif name in _SIZE_KEYS:
