@@ -115,7 +115,7 @@ def record(mnist: Path, file: Path = FILE, rows: int | None = None) -> None:
     dataset = load(recorded.base.data)
     records = []
     for number, parameters in enumerate(itertools.islice(grid(), rows)):
-        records.append(parameters | _trained(recorded, parameters, number, dataset.for_training))
+        records.append(parameters | _trained(recorded, parameters, number, dataset.training_data))
         print(f"{number + 1}: {records[-1]}", flush=True)
     notes = {
         "what": "validation loss and CPU seconds by epoch; see tests/bench/curves.py",

@@ -64,7 +64,7 @@ def record(folder: Path, configuration: Configuration) -> None:
     from convene import datasets
     from convene.training.fit import Fit
 
-    fit = Fit(configuration, datasets.load(configuration.data).for_training)
+    fit = Fit(configuration, datasets.load(configuration.data).training_data)
     fit.run_epoch()
     network = {f"network/{name}": value.numpy() for name, value in fit.network.state_dict().items()}
     state = {f"state/{name}": value.numpy() for name, value in fit.state_tensors().items()}

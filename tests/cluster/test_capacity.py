@@ -169,7 +169,7 @@ def test_a_warning_if_gpu_memory_cannot_be_measured(caplog: pytest.LogCaptureFix
 def test_images_that_do_not_fit_in_an_object_store_are_rejected() -> None:
     dataset = datasets.load(validate({}).data)
     size = (len(dataset.train) + len(dataset.valid)) * (64 + 8)  # pixels, and 64-bit labels
-    assert dataset.for_training.nbytes == size
+    assert dataset.training_data.nbytes == size
     gpu_sharing.check_object_stores(dataset, [node(1, object_store=size)])
     with pytest.raises(InputError) as raised:
         gpu_sharing.check_object_stores(

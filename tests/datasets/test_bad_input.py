@@ -1,4 +1,4 @@
-"""What is wrong with a source is said in one message: the file or field, the value, what is allowed."""
+"""Errors of sources: one message with the file or field, the value and what is allowed."""
 
 import gzip
 import io
@@ -20,7 +20,7 @@ from PIL import Image
 
 from convene.config.schema import DataConfig
 from convene.datasets import iterate_images, load
-from convene.datasets.decoding import Encoded, decode
+from convene.datasets.decoding import EncodedImage, decode
 from convene.datasets.idx import read_file
 from convene.errors import InputError
 
@@ -29,7 +29,7 @@ Case = tuple[Callable[[Path], Any], dict[str, Any], list[str]]
 
 
 def idx_files(folder: Path, **changes: bytes | None) -> None:
-    """A sound folder of IDX files, but for the changes: names begin as `train_images` does."""
+    """A valid folder of IDX files, except for the changes; keys are like `train_images`."""
     contents = {}
     for prefix in ("train", "t10k"):
         contents[f"{prefix}_images"] = struct.pack(">IIII", 0x803, *IMAGES.shape) + IMAGES.tobytes()
@@ -53,7 +53,7 @@ def npz(*parts: str, **arrays: Any) -> Case:
 
 
 def huge_npz(folder: Path) -> str:
-    """A header that promises 10^18 bytes."""
+    """An array whose header states 10^18 bytes."""
     header = io.BytesIO()
     npy_format.write_array_header_1_0(
         header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 10**9)}
@@ -64,8 +64,8 @@ def huge_npz(folder: Path) -> str:
     return "a.npz"
 
 
-def twice(folder: Path) -> str:
-    """A table with two columns of one name."""
+def duplicate_column(folder: Path) -> str:
+    """A table with two columns of the same name."""
     table = pa.table([pa.array(PIXELS), pa.array(PIXELS), pa.array(LABELS)], ["image", "image", "label"])
     pq.write_table(table, folder / "a.parquet")
     return "a.parquet"
@@ -80,7 +80,7 @@ def parquet(*parts: str, config: dict[str, Any] | None = None, **columns: Any) -
 
 
 def files(contents: dict[str, Any], *parts: str, **config: Any) -> Case:
-    """Files by path: of bytes, or an image of a size and, if not grey, a mode."""
+    """Files by path: bytes, or the width, the height and, unless grey, the mode of an image."""
 
     def write(folder: Path) -> None:
         for name, content in contents.items():
@@ -115,7 +115,7 @@ def npy() -> bytes:
 BMP = b"BM" + bytes(8) + struct.pack("<IIIIHHIIIIII", 62, 40, 4, 4, 1, 8, 0, 0, 0, 0, 2, 0)
 PIXELS = IMAGES.tolist()
 LOW = struct.pack(">IIII", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1)
-NO_LABEL = "labels are whole numbers or texts"
+NO_LABEL = "labels must be whole numbers or texts"
 CASES: dict[str, Case] = {
     # Sources
     "misspelt": ((lambda folder: None), {"source": "mnits"}, ["data.source = 'mnits'", "mean mnist"]),
@@ -127,12 +127,12 @@ CASES: dict[str, Case] = {
     "other file": raw("a.csv", b"1,2", "data.source", "not a folder, a .parquet or a .npz"),
     "empty folder": ((lambda folder: None), {}, ["neither IDX files", ".parquet", "each class"]),
     "loose images": files({"a.png": (4, 4)}, "a.png should be in a folder named after its class"),
-    # Division
-    "one class": files(some("cat"), "data.source", "only one class, 'cat'", "two are needed"),
+    # Splits
+    "one class": files(some("cat"), "data.source", "only one class, 'cat'", "at least two are needed"),
     "small class": files(
         some("cat") | some("dog", count=2), "class 'dog'", "too few", "2", "3 or more", "train, test, valid"
     ),
-    "small class, test there": files(
+    "small class, with test": files(
         some("train/cat", "train/dog", "test/cat", "test/dog", count=1),
         "'cat'",
         "1",
@@ -157,7 +157,7 @@ CASES: dict[str, Case] = {
         "train-images", "too long", "has 209", train_images=struct.pack(">IIII", 0x803, 12, 4, 4) + bytes(193)
     ),
     "idx, swapped": idx(
-        "train-images", "begins with 00 00 08 01", "00 00 08 03", train_images=struct.pack(">II", 0x801, 0)
+        "train-images", "starts with 00 00 08 01", "00 00 08 03", train_images=struct.pack(">II", 0x801, 0)
     ),
     "idx, empty file": idx("train-labels", "nothing", "00 00 08 01", train_labels=b""),
     "idx, only a header": idx("train-images", "ends after 4 bytes", "16", train_images=b"\0\0\x08\x03"),
@@ -198,7 +198,7 @@ CASES: dict[str, Case] = {
         some("train/a", "train/b", "val/a", "valid/a"), "val and valid are both the valid split"
     ),
     # .npz
-    "npz, nothing known": npz("holds pictures", "x_train", "images and labels", pictures=IMAGES),
+    "npz, unknown names": npz("has pictures", "x_train", "images and labels", pictures=IMAGES),
     "npz, no arrays": npz("no arrays"),
     "npz, no labels": npz("array y_train is missing", "x_train", x_train=IMAGES),
     "npz, no test images": npz("array x_test is missing", x_train=IMAGES, y_train=LABELS, y_test=LABELS),
@@ -216,7 +216,7 @@ CASES: dict[str, Case] = {
     "npz, no images": npz("shape (0, 4, 4)", x=IMAGES[:0], y=LABELS[:0]),
     "npz, a number": npz("shape ()", x=np.uint8(3), y=LABELS),
     "npz, a number of another type": npz("shape ()", x=np.int64(3), y=LABELS),
-    "npz, too large": (huge_npz, {}, ["a.npz: the values of x take 1e+09 GB", "memory left"]),
+    "npz, too large": (huge_npz, {}, ["a.npz: the values of x need 1e+09 GB", "memory available"]),
     "npz, one-hot": npz("y: shape (12, 2)", "one whole number", x=IMAGES, y=np.eye(2)[LABELS]),
     "npz, fractional labels": npz("label 0.5", NO_LABEL, x=IMAGES, y=LABELS + 0.5),
     "npz, label is not a number": npz("label nan", NO_LABEL, x=IMAGES, y=np.where(LABELS, np.nan, 0)),
@@ -261,7 +261,11 @@ CASES: dict[str, Case] = {
         label=LABELS,
         config={"label_column": "kind"},
     ),
-    "parquet, a column twice": (twice, {}, ["data.image_column = 'image'", "more than one such column"]),
+    "parquet, duplicate column": (
+        duplicate_column,
+        {},
+        ["data.image_column = 'image'", "several such columns"],
+    ),
     "parquet, no rows": parquet(
         "no rows", image=pa.array([], pa.list_(pa.uint8())), label=pa.array([], pa.int64())
     ),
@@ -313,7 +317,7 @@ CASES: dict[str, Case] = {
             pa.table({"image": PIXELS, "label": LABELS}), folder / "test-0.parquet"
         ),
         {},
-        ["begins with train", "test-0.parquet"],
+        ["starts with train", "test-0.parquet"],
     ),
 }
 
@@ -335,13 +339,13 @@ def test_bad_input_is_one_message(case: str, tmp_path: Path) -> None:
     ("path", "parts"),
     [
         ("none", ["none", "no such file or folder"]),
-        ("empty", ["empty", "no images there", ".png"]),
+        ("empty", ["empty", "no images found", ".png"]),
         ("broken", ["broken/b.png", "cannot be read as an image"]),
         ("broken/notes.txt", ["notes.txt", "cannot be read as an image"]),
         ("dangling", ["dangling/a.png", "cannot be read", "No such file"]),
     ],
 )
-def test_images_to_predict_that_are_none(path: str, parts: list[str], tmp_path: Path) -> None:
+def test_invalid_images_for_prediction_are_reported(path: str, parts: list[str], tmp_path: Path) -> None:
     for name in ("empty", "broken", "dangling"):
         (tmp_path / name).mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "broken" / "a.png")
@@ -353,12 +357,12 @@ def test_images_to_predict_that_are_none(path: str, parts: list[str], tmp_path: 
     assert [part for part in parts if part not in str(caught.value)] == [], caught.value
 
 
-def test_a_path_without_images_is_refused_at_the_call(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no images there"):
+def test_a_path_without_images_is_rejected_at_the_call(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no images found"):
         iterate_images(tmp_path, image_shape=(1, 4, 4))
 
 
-def test_the_first_unreadable_image_is_named_whatever_the_threads_do(tmp_path: Path) -> None:
+def test_the_first_unreadable_image_is_named_with_any_timing_of_threads(tmp_path: Path) -> None:
     for number in range(300):
         path = tmp_path / "ab"[number % 2] / f"{number:03}.png"
         path.parent.mkdir(exist_ok=True)
@@ -370,7 +374,7 @@ def test_the_first_unreadable_image_is_named_whatever_the_threads_do(tmp_path: P
             load(DataConfig(source=str(tmp_path)))
 
 
-# --- Damage: a file is read, or refused in words ----------------------------------------------------
+# --- Damaged files are read or reported ----------------------------------------------------
 
 
 @cache
@@ -384,8 +388,8 @@ def encoded(format: str) -> bytes:
 
 def damaged(content: bytes, length: float, changes: list[tuple[float, int]]) -> bytes:
     result = bytearray(content)
-    for place, value in changes:
-        result[int(place * len(result))] = value
+    for position, value in changes:
+        result[int(position * len(result))] = value
     return bytes(result[: int(length * len(result)) + 1])
 
 
@@ -400,10 +404,8 @@ damage = (
 @settings(max_examples=60, deadline=None)
 @given(*damage)
 @example(1.0, [])
-def test_damaged_images_are_refused_in_words(
-    format: str, length: float, changes: list[tuple[float, int]]
-) -> None:
-    image = Encoded("the image", damaged(encoded(format), length, changes))
+def test_damaged_images_are_reported(format: str, length: float, changes: list[tuple[float, int]]) -> None:
+    image = EncodedImage("the image", damaged(encoded(format), length, changes))
     try:
         assert decode(image, (3, 4, 4)).shape == (3, 4, 4)
     except InputError as error:
@@ -412,11 +414,11 @@ def test_damaged_images_are_refused_in_words(
 
 @settings(max_examples=60, deadline=None)
 @given(*damage)
-def test_damaged_files_are_refused_in_words(
+def test_damaged_files_are_reported(
     tmp_path_factory: pytest.TempPathFactory, length: float, changes: list[tuple[float, int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("damaged")
-    for name, content in sound_files().items():
+    for name, content in valid_files().items():
         path = folder / name
         path.write_bytes(damaged(content, length, changes))
         try:
@@ -429,7 +431,7 @@ def test_damaged_files_are_refused_in_words(
 
 
 @cache
-def sound_files() -> dict[str, bytes]:
+def valid_files() -> dict[str, bytes]:
     npz, packed = io.BytesIO(), io.BytesIO()
     np.savez(npz, x=IMAGES, y=LABELS)
     np.savez_compressed(packed, x=IMAGES, y=LABELS)

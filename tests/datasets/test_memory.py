@@ -1,4 +1,4 @@
-"""Images that are more than memory holds are refused before they are decoded."""
+"""Images that do not fit into memory are rejected before they are decoded."""
 
 from pathlib import Path
 
@@ -18,43 +18,43 @@ SIZE = 3 * 8 * 8  # bytes of an image
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Ten images in colour, of two classes."""
+    """Ten colour images of two classes."""
     for number in range(10):
-        place = tmp_path / "images" / "ab"[number % 2]
-        place.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number, 0, 255)).save(place / f"{number}.png")
+        class_folder = tmp_path / "images" / "ab"[number % 2]
+        class_folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 255)).save(class_folder / f"{number}.png")
     return tmp_path / "images"
 
 
-def has(monkeypatch: pytest.MonkeyPatch, left: int | None) -> None:
-    monkeypatch.setattr(memory, "available", lambda: left)
+def set_memory(monkeypatch: pytest.MonkeyPatch, available: int | None) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: available)
 
 
-@pytest.mark.parametrize("left", [10 * SIZE, None])
-def test_what_fits_or_nobody_knows_of_is_read(
-    folder: Path, left: int | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("available", [10 * SIZE, None])
+def test_images_that_fit_or_may_fit_are_read(
+    folder: Path, available: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has(monkeypatch, left)
+    set_memory(monkeypatch, available)
     assert len(datasets.load(DataConfig(source=str(folder))).train) > 0
 
 
-def test_a_folder_that_does_not_fit_is_refused_before_an_image_is_decoded(
+def test_a_folder_that_does_not_fit_is_rejected_before_decoding(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has(monkeypatch, 10 * SIZE - 1)
+    set_memory(monkeypatch, 10 * SIZE - 1)
     monkeypatch.setattr(decoding, "decode", lambda *arguments, **options: pytest.fail("decoded"))
-    with pytest.raises(InputError, match=r"images': 10 images of 8x8 pixels and 3 channels take 1.92e-06 GB"):
+    with pytest.raises(InputError, match=r"images': 10 images of 8x8 pixels and 3 channels need 1.92e-06 GB"):
         datasets.load(DataConfig(source=str(folder)))
-    # A smaller size fits, and is as far as the decoder is come to.
+    # A smaller size fits, so that decoding starts.
     with pytest.raises(BaseException, match="decoded"):
         datasets.load(DataConfig(source=str(folder), image_size=7))
 
 
 @pytest.mark.parametrize("encoded", [False, True])
-def test_parquet_that_does_not_fit_is_refused(
+def test_parquet_that_does_not_fit_is_rejected(
     folder: Path, encoded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of lists of pixels no more is read than the first rows; the files say how many there are."""
+    """Only the first rows of pixel lists are read; the files' metadata has the number of rows."""
     for part in range(2):
         if encoded:
             images: list[object] = [path.read_bytes() for path in sorted(folder.rglob("*.png"))] * 30
@@ -62,15 +62,15 @@ def test_parquet_that_does_not_fit_is_refused(
             images = np.zeros((300, SIZE), np.uint8).tolist()
         labels = [number % 2 for number in range(300)]
         pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / f"{part}.parquet")
-    has(monkeypatch, 600 * SIZE - 1)
-    with pytest.raises(InputError, match="600 images of 8x8 pixels and 3 channels take"):
+    set_memory(monkeypatch, 600 * SIZE - 1)
+    with pytest.raises(InputError, match="600 images of 8x8 pixels and 3 channels need"):
         datasets.load(DataConfig(source=str(tmp_path)))
-    has(monkeypatch, 600 * SIZE)
+    set_memory(monkeypatch, 600 * SIZE)
     assert len(datasets.load(DataConfig(source=str(tmp_path))).test) == 120
 
 
 @pytest.mark.parametrize(
-    ("machine", "container", "left"),
+    ("machine", "container", "available"),
     [
         ("MemTotal: 16 kB\nMemAvailable:   8 kB\nBuffers: 1 kB\n", {}, 8192),
         ("MemAvailable: 8 kB", {"memory.max": "max", "memory.current": "1"}, 8192),
@@ -85,15 +85,15 @@ def test_parquet_that_does_not_fit_is_refused(
         ("", {}, None),
     ],
 )
-def test_what_is_left_of_a_machine_and_of_a_container(
-    machine: str, container: dict[str, str], left: int | None, tmp_path: Path
+def test_available_memory_of_a_machine_and_a_container(
+    machine: str, container: dict[str, str], available: int | None, tmp_path: Path
 ) -> None:
     (tmp_path / "meminfo").write_text(machine)
     for name, content in container.items():
         (tmp_path / name).write_text(content + "\n")
-    assert memory.available(tmp_path / "meminfo", tmp_path) == left
+    assert memory.available_memory(tmp_path / "meminfo", tmp_path) == available
 
 
-def test_this_machine_tells() -> None:
-    left = memory.available()
-    assert left is None or 0 < left < 1 << 50
+def test_available_memory_of_this_machine() -> None:
+    available = memory.available_memory()
+    assert available is None or 0 < available < 1 << 50

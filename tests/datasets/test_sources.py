@@ -1,4 +1,4 @@
-"""Sources, splits and statistics: properties first, then tiny real files of each layout."""
+"""Splits, statistics and sources, with small real files of each layout."""
 
 import gzip
 import hashlib
@@ -27,15 +27,15 @@ from sklearn.datasets import load_digits
 
 from convene.config.schema import DataConfig
 from convene.datasets import Dataset, Images, iterate_images, load
-from convene.datasets.decoding import Encoded, decode
+from convene.datasets.decoding import EncodedImage, decode
 from convene.datasets.download import ARCHIVES, Archive, cache_folder, fetch
-from convene.datasets.normalization import fit
-from convene.datasets.splitting import draw, hold_out
+from convene.datasets.normalization import fit_statistics
+from convene.datasets.splitting import hold_out, stratified_sample
 from convene.errors import WorkError
 
 MNIST = Path(os.environ.get("CONVENE_MNIST") or Path(__file__).parents[3] / "shared" / "data" / "mnist")
 
-# --- Which examples go where -------------------------------------------------------------------
+# --- Splits -------------------------------------------------------------------
 
 labels_of_classes = st.lists(st.integers(3, 40), min_size=2, max_size=6).flatmap(
     lambda counts: st.permutations([label for label, count in enumerate(counts) for _ in range(count)])
@@ -50,48 +50,48 @@ labels_of_classes = st.lists(st.integers(3, 40), min_size=2, max_size=6).flatmap
     st.integers(0, 2**64 - 1),
 )
 def test_hold_out_is_disjoint_exhaustive_and_stratified(
-    labels: list[int], fraction: float, leave: int, seed: int
+    labels: list[int], fraction: float, minimum_left: int, seed: int
 ) -> None:
     array = np.array(labels)
-    kept, held = hold_out(array, fraction, leave=leave, seed=(seed, 1))
+    kept, held = hold_out(array, fraction, minimum_left=minimum_left, seed=(seed, 1))
     assert sorted([*kept, *held]) == list(range(len(labels)))
     for label in set(labels):
         count, got = labels.count(label), int((array[held] == label).sum())
-        assert 1 <= got <= count - leave
-        assert abs(got - count * fraction) < 1 or got == count - leave
+        assert 1 <= got <= count - minimum_left
+        assert abs(got - count * fraction) < 1 or got == count - minimum_left
 
 
 @settings(deadline=None)
 @given(labels_of_classes, st.integers(2, 300), st.integers(0, 2**64 - 1))
-def test_draw_is_stratified_and_exact(labels: list[int], size: int, seed: int) -> None:
+def test_a_sample_is_stratified_and_exact(labels: list[int], size: int, seed: int) -> None:
     array = np.array(labels)
     if size < len(set(labels)):
-        with pytest.raises(ValueError, match="cannot hold"):
-            draw(array, size, seed=(seed, 3))
+        with pytest.raises(ValueError, match="cannot include"):
+            stratified_sample(array, size, seed=(seed, 3))
         return
-    drawn = draw(array, size, seed=(seed, 3))
+    drawn = stratified_sample(array, size, seed=(seed, 3))
     assert len(drawn) == len(set(drawn.tolist())) == min(size, len(labels))
     got = np.bincount(array[drawn], minlength=max(labels) + 1)
     assert (got >= 1).all()
     exact = np.bincount(array) * (len(drawn) / len(labels))
-    # A share below one example is lifted to one, at the cost of larger classes.
+    # A share below one example is raised to one, at the expense of larger classes.
     if (exact >= 1).all():
         assert (abs(got - exact) < 1).all()
 
 
-def test_a_class_too_small_to_divide_is_refused() -> None:
+def test_a_class_too_small_to_split_is_rejected() -> None:
     with pytest.raises(ValueError, match="3 examples or more"):
-        hold_out(np.array([0, 0, 1, 1, 1]), 0.5, leave=2, seed=(0, 1))
+        hold_out(np.array([0, 0, 1, 1, 1]), 0.5, minimum_left=2, seed=(0, 1))
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.floats(0.05, 0.5), st.floats(0.05, 0.5), st.integers(-5, 10**12))
-def test_digits_are_divided_by_fraction_and_seed(test: float, valid: float, seed: int) -> None:
+def test_digits_are_split_by_fraction_and_seed(test: float, valid: float, seed: int) -> None:
     config = DataConfig(test_fraction=test, valid_fraction=valid, split_seed=seed)
     dataset = load(config)
     assert len(dataset.test) == pytest.approx(1797 * test, abs=1)
     assert len(dataset.valid) == pytest.approx((1797 - len(dataset.test)) * valid, abs=1)
-    # No digit is there twice, so pictures tell examples apart.
+    # No two digits have the same pixels, so pixels identify examples.
     parts = [pictures(images) for images in (dataset.train, dataset.valid, dataset.test.open())]
     assert sum(map(len, parts)) == len(set().union(*parts)) == 1797
     assert load(config).fingerprint == dataset.fingerprint
@@ -103,7 +103,7 @@ def pictures(images: Images) -> set[bytes]:
     return {image.tobytes() for image in images.pixels}
 
 
-def test_digits_fill_the_range_of_bytes() -> None:
+def test_digits_use_the_whole_range_of_bytes() -> None:
     dataset = load(DataConfig())
     assert dataset.image_shape == (1, 8, 8)
     assert dataset.classes == tuple("0123456789")
@@ -111,7 +111,7 @@ def test_digits_fill_the_range_of_bytes() -> None:
     assert (dataset.name, dataset.source) == ("digits", "digits")
 
 
-def test_train_limit_draws_from_train_alone() -> None:
+def test_train_limit_affects_train_only() -> None:
     whole, limited = load(DataConfig()), load(DataConfig(train_limit=100))
     assert len(limited.train) == 100
     assert pictures(limited.train) < pictures(whole.train)
@@ -129,26 +129,26 @@ def test_train_limit_draws_from_train_alone() -> None:
 @given(
     st.integers(1, 20), st.sampled_from([1, 3]), st.integers(1, 5), st.integers(0, 255), st.integers(0, 99)
 )
-def test_statistics_are_those_of_numpy(count: int, channels: int, side: int, most: int, seed: int) -> None:
+def test_statistics_agree_with_numpy(count: int, channels: int, side: int, highest: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    pixels = random.integers(0, most, (count, channels, side, side), dtype=np.uint8, endpoint=True)
+    pixels = random.integers(0, highest, (count, channels, side, side), dtype=np.uint8, endpoint=True)
     exact = pixels.astype(np.float64)
 
-    statistics = fit(pixels, "channel")
+    statistics = fit_statistics(pixels, "channel")
     np.testing.assert_allclose(statistics.mean, exact.mean((0, 2, 3)).reshape(-1, 1, 1), rtol=1e-6)
     deviation = exact.std((0, 2, 3)).reshape(-1, 1, 1)
     np.testing.assert_allclose(statistics.deviation, np.where(deviation == 0, 1, deviation), rtol=1e-5)
 
-    statistics = fit(pixels, "pixel")
+    statistics = fit_statistics(pixels, "pixel")
     np.testing.assert_allclose(statistics.mean, exact.mean(0), rtol=1e-6)
     one = (exact - exact.mean(0)).std() if count > 1 else 0.0
     np.testing.assert_allclose(statistics.deviation, np.full((channels, 1, 1), one or 1.0), rtol=1e-5)
 
-    statistics = fit(pixels, "center")
+    statistics = fit_statistics(pixels, "center")
     np.testing.assert_allclose(statistics.mean, exact.mean(0), rtol=1e-6)
     assert statistics.deviation.tolist() == [[[255.0]]] * channels
 
-    statistics = fit(pixels, "none")
+    statistics = fit_statistics(pixels, "none")
     assert statistics.mean.tolist() == [[[0.0]]] * channels
     assert statistics.deviation.tolist() == [[[255.0]]] * channels
 
@@ -156,14 +156,14 @@ def test_statistics_are_those_of_numpy(count: int, channels: int, side: int, mos
 @pytest.mark.parametrize("normalization", ["channel", "pixel", "center", "none"])
 @pytest.mark.parametrize("value", [0, 7, 255])
 def test_constant_images_have_finite_statistics(normalization: Any, value: int) -> None:
-    # As many as make the moments come in several chunks, and a float variance inexact.
+    # Enough images for several chunks, and for an inexact variance in floating point.
     pixels = np.full((70_000, 1, 16, 16), value, dtype=np.uint8)
-    statistics = fit(pixels, normalization)
+    statistics = fit_statistics(pixels, normalization)
     assert statistics.mean.dtype == statistics.deviation.dtype == np.float32
     assert statistics.deviation.item() == (255 if normalization in ("center", "none") else 1)
 
 
-def test_an_npz_may_have_members_of_bare_names(tmp_path: Path) -> None:
+def test_an_npz_can_have_members_without_a_suffix(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bare.npz", "w") as file:
         for name, values in (("images", np.zeros((40, 4, 4), np.uint8)), ("labels", np.arange(40) % 2)):
             content = io.BytesIO()
@@ -172,7 +172,7 @@ def test_an_npz_may_have_members_of_bare_names(tmp_path: Path) -> None:
     assert load(DataConfig(source=str(tmp_path / "bare.npz"))).image_shape == (1, 4, 4)
 
 
-def test_statistics_know_nothing_of_valid_and_test(tmp_path: Path) -> None:
+def test_statistics_do_not_depend_on_valid_and_test(tmp_path: Path) -> None:
     arrays = digit_arrays()
     np.savez(tmp_path / "a.npz", **arrays)
     changed = arrays | {"x_valid": 255 - arrays["x_valid"], "x_test": 255 - arrays["x_test"]}
@@ -184,12 +184,12 @@ def test_statistics_know_nothing_of_valid_and_test(tmp_path: Path) -> None:
     np.testing.assert_equal(first.statistics.deviation, second.statistics.deviation)
 
 
-# --- Layouts: the same digits in each, so the same fingerprint -----------------------------------
+# --- Layouts: the same digits and so the same fingerprint in each -----------------------------------
 
 
 @cache
 def digit_arrays() -> dict[str, Any]:
-    """Keras's layout: 8 training, 2 validation and 3 test images of each digit, [n, 8, 8], by class."""
+    """Images [n, 8, 8] by class in Keras's layout: of each digit 8 for train, 2 for valid, 3 for test."""
     digits = load_digits()
     arrays: dict[str, Any] = {}
     for split, part in (("train", slice(0, 8)), ("valid", slice(8, 10)), ("test", slice(10, 13))):
@@ -200,7 +200,7 @@ def digit_arrays() -> dict[str, Any]:
 
 
 def write_idx(path: Path, values: Any) -> None:
-    """An IDX file, gzipped if its name says so."""
+    """An IDX file, gzipped if its name ends with `.gz`."""
     values = np.asarray(values, dtype=np.uint8)
     content = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -249,10 +249,10 @@ def npz(folder: Path, change: Callable[[Any], Any] = lambda x: x, **options: Any
 
 
 def parquet(
-    folder: Path, image: Callable[[Any], Any], *, type: Any = None, label: Any = int, **place: Any
+    folder: Path, image: Callable[[Any], Any], *, type: Any = None, label: Any = int, **options: Any
 ) -> Path:
-    """Two files a training split, one for the others, as Hugging Face names them."""
-    home = folder / place.get("below", "")
+    """Two files for the training split and one for each other split, with Hugging Face's names."""
+    home = folder / options.get("subfolder", "")
     home.mkdir(parents=True)
     arrays = digit_arrays()
     for split, prefix, shards in (("train", "train", 2), ("valid", "validation", 1), ("test", "test", 1)):
@@ -261,7 +261,7 @@ def parquet(
         table = pa.table({"idx": list(range(len(labels))), "image": pa.array(images, type), "label": labels})
         size = len(labels) // shards
         for shard in range(shards):
-            part = table.slice(shard * size, size).replace_schema_metadata(place.get("metadata"))
+            part = table.slice(shard * size, size).replace_schema_metadata(options.get("metadata"))
             pq.write_table(part, home / f"{prefix}-{shard:05}-of-{shards:05}.parquet")
     return folder
 
@@ -302,7 +302,7 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "npz, val": partial(npz, names={"x_valid": "x_val", "y_valid": "y_val"}),
     "npz of MedMNIST": partial(npz, names=MEDMNIST),
     "parquet, flat": partial(parquet, image=lambda x: x.ravel().tolist()),
-    "parquet, bytes of flat": partial(
+    "parquet, flat bytes": partial(
         parquet, image=lambda x: x.ravel().tolist(), type=pa.list_(pa.uint8(), 64)
     ),
     "parquet, nested": partial(parquet, image=lambda x: x.tolist()),
@@ -317,7 +317,7 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
         image=lambda x: {"bytes": png(x), "path": None},
         type=pa.struct({"bytes": pa.binary(), "path": pa.string()}),
         metadata={"huggingface": NAMES},
-        below="data",
+        subfolder="data",
     ),
 }
 
@@ -334,10 +334,10 @@ def test_each_layout_gives_the_same_data_set(layout: str, tmp_path: Path) -> Non
         np.testing.assert_array_equal(images.labels, arrays[f"y_{split}"])
         assert images.pixels.dtype == np.uint8
         assert images.labels.dtype == np.int64
-        # PyTorch warns of arrays that it must not write to.
+        # PyTorch warns about read-only arrays.
         assert images.pixels.flags.c_contiguous
         assert images.pixels.flags.writeable
-    # Written down, so that a new version that reads or hashes otherwise is noticed.
+    # A constant, so that a change in reading or hashing is noticed.
     assert dataset.fingerprint == FINGERPRINT
 
 
@@ -345,7 +345,7 @@ FINGERPRINT = "ce972e97d2cdb27b12fade3256f9953dcfc15e8aad93404b118ddb044ac5501c"
 
 
 @pytest.mark.parametrize(
-    ("there", "sizes"),
+    ("present", "sizes"),
     [
         (("train", "valid", "test"), (80, 20, 30)),
         (("train", "test"), (70, 10, 30)),
@@ -355,12 +355,12 @@ FINGERPRINT = "ce972e97d2cdb27b12fade3256f9953dcfc15e8aad93404b118ddb044ac5501c"
 )
 @pytest.mark.parametrize("layout", ["folder", "npz", "idx", "parquet"])
 def test_a_missing_split_is_held_out(
-    layout: str, there: tuple[str, ...], sizes: tuple[int, ...], tmp_path: Path
+    layout: str, present: tuple[str, ...], sizes: tuple[int, ...], tmp_path: Path
 ) -> None:
     source = tmp_path / "data"
     source.mkdir()
     arrays = digit_arrays()
-    for split in there:
+    for split in present:
         x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
         if layout == "folder":
             save_images(source / split, split)
@@ -371,7 +371,7 @@ def test_a_missing_split_is_held_out(
             pq.write_table(pa.table({"image": x.tolist(), "label": y}), source / f"{split}.parquet")
     if layout == "npz":
         source = source / "digits.npz"
-        np.savez(source, **{name: array for name, array in arrays.items() if name[2:] in there})
+        np.savez(source, **{name: array for name, array in arrays.items() if name[2:] in present})
     dataset = load(DataConfig(source=str(source), test_fraction=0.25, valid_fraction=0.125))
     assert (len(dataset.train), len(dataset.valid), len(dataset.test)) == sizes
     for images in (dataset.train, dataset.valid, dataset.test.open()):
@@ -379,7 +379,7 @@ def test_a_missing_split_is_held_out(
 
 
 @pytest.mark.parametrize("layout", ["classes", "npz", "x and y", "parquet", "folder of parquet"])
-def test_an_undivided_source_is_divided_alike(layout: str, tmp_path: Path) -> None:
+def test_sources_without_splits_are_split_alike(layout: str, tmp_path: Path) -> None:
     arrays, source = digit_arrays(), tmp_path / "data"
     images, labels = arrays["x_train"], arrays["y_train"]
     table = pa.table({"image": images.reshape(80, 64).tolist(), "label": labels})
@@ -396,7 +396,7 @@ def test_an_undivided_source_is_divided_alike(layout: str, tmp_path: Path) -> No
         pq.write_table(table, source / "part-0.parquet")
     dataset = load(DataConfig(source=str(source), test_fraction=0.25, valid_fraction=0.125))
     assert (len(dataset.train), len(dataset.valid), len(dataset.test)) == (50, 10, 20)
-    # The draw is part of the contract too: a resumed sweep must find the same splits.
+    # A constant, because a resumed sweep must have the same splits.
     assert dataset.train.sha256.startswith("7b3a8824101e4e7a")
 
 
@@ -408,7 +408,7 @@ def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
     assert load(DataConfig(source=str(tmp_path))).classes == ("bus", "train")
 
 
-def test_numbers_are_sorted_as_numbers_and_names_survive(tmp_path: Path) -> None:
+def test_numeric_labels_are_sorted_as_numbers(tmp_path: Path) -> None:
     labels = np.repeat([2, 10, -1], 5)
     np.savez(tmp_path / "my data!.npz", x=np.zeros((15, 4, 4), np.uint8), y=labels)
     dataset = load(DataConfig(source=str(tmp_path / "my data!.npz")))
@@ -416,7 +416,7 @@ def test_numbers_are_sorted_as_numbers_and_names_survive(tmp_path: Path) -> None
     assert dataset.name == "my-data"
 
 
-def test_names_of_hugging_face_are_class_names(tmp_path: Path) -> None:
+def test_class_names_come_from_hugging_face_metadata(tmp_path: Path) -> None:
     names = {"info": {"features": {"kind": {"names": ["cat", "ant"], "_type": "ClassLabel"}}}}
     table = pa.table({"img": [np.zeros((4, 4)).tolist()] * 8, "kind": [0, 1] * 4})
     table = table.replace_schema_metadata({"huggingface": json.dumps(names)})
@@ -425,7 +425,7 @@ def test_names_of_hugging_face_are_class_names(tmp_path: Path) -> None:
     assert load(config).classes == ("cat", "ant")
 
 
-def test_a_split_without_a_class_is_only_remarked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_split_without_a_class_gives_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     arrays = digit_arrays()
     keep = arrays["y_test"] != 7
     np.savez(tmp_path / "few.npz", **(arrays | {name: arrays[name][keep] for name in ("x_test", "y_test")}))
@@ -438,7 +438,7 @@ def test_a_split_without_a_class_is_only_remarked(tmp_path: Path, caplog: pytest
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
-def test_channels_of_arrays_are_told_apart(tmp_path: Path) -> None:
+def test_channels_of_arrays_are_recognised(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (12, 3, 5, 6), dtype=np.uint8)  # [example, channel, height, width]
     last = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
@@ -486,7 +486,7 @@ def test_channels_of_image_files(
 
 
 @pytest.mark.parametrize(("color", "channels"), [("auto", 1), ("grey", 1), ("rgb", 3)])
-def test_arrays_are_resized_and_coloured(color: Any, channels: int) -> None:
+def test_arrays_are_resized_and_converted(color: Any, channels: int) -> None:
     dataset = load(DataConfig(color=color, image_size=16))
     assert dataset.image_shape == (channels, 16, 16)
     same = load(DataConfig())
@@ -494,7 +494,7 @@ def test_arrays_are_resized_and_coloured(color: Any, channels: int) -> None:
     assert dataset.train.pixels.mean() == pytest.approx(same.train.pixels.mean(), rel=0.02)
 
 
-def test_grey_of_colour_is_luma(tmp_path: Path) -> None:
+def test_grey_is_the_luma_of_colour(tmp_path: Path) -> None:
     pixels = np.zeros((6, 4, 4, 3), dtype=np.uint8) + np.array([200, 100, 50], dtype=np.uint8)
     np.savez(tmp_path / "rgb.npz", x=pixels, y=[0, 1] * 3)
     dataset = load(DataConfig(source=str(tmp_path / "rgb.npz"), color="grey"))
@@ -504,13 +504,13 @@ def test_grey_of_colour_is_luma(tmp_path: Path) -> None:
 def one_pixel(picture: Image.Image, format: str = "PNG", channels: int = 3, **options: Any) -> list[int]:
     stream = io.BytesIO()
     picture.save(stream, format, **options)
-    pixels = decode(Encoded("picture", stream.getvalue()), (channels, 4, 4))
+    pixels = decode(EncodedImage("picture", stream.getvalue()), (channels, 4, 4))
     values = pixels[:, 0, 0].tolist()
     assert (pixels == np.array(values).reshape(-1, 1, 1)).all()
     return [int(value) for value in values]
 
 
-def test_what_modes_become() -> None:
+def test_conversion_of_modes() -> None:
     size = (4, 4)
     assert one_pixel(Image.new("1", size, 1), channels=1) == [255]
     assert one_pixel(Image.fromarray(np.full(size, 257 * 77, np.uint16)), channels=1) == [77]
@@ -518,12 +518,12 @@ def test_what_modes_become() -> None:
     assert one_pixel(Image.new("RGB", size, RED).quantize(8)) == [255, 0, 0]
     assert one_pixel(Image.new("RGB", size, GREEN).quantize(8), "GIF") == [0, 255, 0]
     assert one_pixel(Image.new("CMYK", size, (0, 255, 255, 0)), "TIFF") == [255, 0, 0]
-    # Transparent parts show the page that they lie on.
+    # Transparent parts get a white background.
     assert one_pixel(Image.new("RGBA", size, (0, 0, 0, 0))) == [255] * 3
     assert one_pixel(Image.new("RGBA", size, (0, 0, 255, 255)), "WEBP", lossless=True) == [0, 0, 255]
     assert one_pixel(Image.new("LA", size, (0, 128)), channels=1) == [127]
     assert one_pixel(Image.new("L", size, 9).quantize(4), transparency=0) == [255] * 3
-    # Of an animation the first frame counts.
+    # An animation gives its first frame.
     frames = [Image.new("RGB", size, BLUE)]
     assert one_pixel(Image.new("RGB", size, RED), "GIF", save_all=True, append_images=frames) == [255, 0, 0]
     assert one_pixel(Image.new("RGB", size, RED), "TIFF", save_all=True, append_images=frames) == [255, 0, 0]
@@ -531,10 +531,10 @@ def test_what_modes_become() -> None:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "TIFF, packed", "WEBP"])
 def test_orientation_is_applied(format: str, tmp_path: Path) -> None:
-    upright = np.zeros((32, 16), dtype=np.uint8)  # Taller than wide, its upper half white.
+    upright = np.zeros((32, 16), dtype=np.uint8)  # Taller than wide, with a white upper half.
     upright[:16] = 255
     exif = Image.Exif()
-    exif[0x0112] = 6  # Stored lying on its left side.
+    exif[0x0112] = 6  # Stored rotated by 90 degrees.
     format, _, packed = format.partition(",")
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -551,20 +551,20 @@ def test_orientation_is_applied(format: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_shrinking_takes_all_pixels_into_account(format: str, tmp_path: Path) -> None:
+def test_shrinking_averages_all_pixels(format: str, tmp_path: Path) -> None:
     stripes = np.zeros((512, 640, 3), dtype=np.uint8)
     stripes[:, ::2] = 254
     stream = io.BytesIO()
     Image.fromarray(stripes).save(stream, format, quality=95)
-    shrunk = decode(Encoded("stripes", stream.getvalue()), (1, 20, 30))
+    shrunk = decode(EncodedImage("stripes", stream.getvalue()), (1, 20, 30))
     assert shrunk.shape == (1, 20, 30)
     assert abs(shrunk.astype(int) - 127).max() <= 3
 
 
-# --- Images to predict -------------------------------------------------------------------------
+# --- Images for prediction -------------------------------------------------------------------------
 
 
-def test_images_come_in_chunks_named_and_sorted(tmp_path: Path) -> None:
+def test_images_are_read_in_sorted_chunks_with_names(tmp_path: Path) -> None:
     for name in ("b.png", "a/2.PNG", "a/10.png", "c/d/e.jpg", ".hidden.png", "notes.txt", ".git/x.png"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -599,8 +599,8 @@ def test_training_and_prediction_see_the_same_pixels(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path, list[str]]]:
-    """A web server on this machine: its address, its folder, and the paths that were asked for."""
-    root, asked = tmp_path / "www", list[str]()
+    """A local web server: its address, its folder, and the requested paths."""
+    root, requested = tmp_path / "www", list[str]()
     root.mkdir()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
@@ -609,18 +609,18 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
             super().__init__(*arguments, directory=str(root))
 
         def log_message(self, format: str, *arguments: Any) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{http.server_port}/", root, asked
+        yield f"http://127.0.0.1:{http.server_port}/", root, requested
         http.shutdown()
         thread.join()
 
 
-def served(root: Path, *, hash_unpacked: bool) -> Archive:
-    """The digits as an archive, its files under `good/`, and files that are others under `bad/`."""
+def make_archive(root: Path, *, hash_unpacked: bool) -> Archive:
+    """The digits as an archive, with the right files under `good/` and wrong ones under `bad/`."""
     files = {}
     for kind, letter in (("images-idx3-ubyte.gz", "x"), ("labels-idx1-ubyte.gz", "y")):
         for prefix, split in (("train", "train"), ("t10k", "test")):
@@ -635,29 +635,29 @@ def served(root: Path, *, hash_unpacked: bool) -> Archive:
 
 @pytest.mark.parametrize("hash_unpacked", [True, False])
 @pytest.mark.parametrize("before", ["none/", "bad/", "dead"])
-def test_the_first_mirror_that_works_is_taken(
+def test_the_first_working_mirror_is_used(
     server: tuple[str, Path, list[str]], hash_unpacked: bool, before: str, tmp_path: Path
 ) -> None:
-    address, root, asked = server
-    archive = served(root, hash_unpacked=hash_unpacked)
+    address, root, requested = server
+    archive = make_archive(root, hash_unpacked=hash_unpacked)
     first = "http://127.0.0.1:9/" if before == "dead" else address + before
     fetch(archive, tmp_path / "cache", mirrors=[first, address + "good/"])
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == sorted(archive.files)
-    assert f"/good/{next(iter(archive.files))}" in asked
-    asked.clear()
-    # What is there is not fetched again, unless it was damaged.
+    assert f"/good/{next(iter(archive.files))}" in requested
+    requested.clear()
+    # Existing files are not downloaded again, unless they are damaged.
     fetch(archive, tmp_path / "cache", mirrors=[address + "good/"])
-    assert asked == []
+    assert requested == []
     (tmp_path / "cache" / "t10k-labels-idx1-ubyte.gz").write_bytes(b"\x1f\x8b damaged")
     fetch(archive, tmp_path / "cache", mirrors=[address + "good/"])
-    assert asked == ["/good/t10k-labels-idx1-ubyte.gz"]
+    assert requested == ["/good/t10k-labels-idx1-ubyte.gz"]
 
 
-def test_no_mirror_leaves_nothing_and_says_what_was_tried(
+def test_a_failed_download_leaves_no_files_and_names_the_mirrors(
     server: tuple[str, Path, list[str]], tmp_path: Path
 ) -> None:
     address, root, _ = server
-    archive = served(root, hash_unpacked=True)
+    archive = make_archive(root, hash_unpacked=True)
     mirrors = [address + "none/", "http://127.0.0.1:9/", address + "bad/"]
     with pytest.raises(WorkError) as caught:
         fetch(archive, tmp_path / "cache", mirrors=mirrors)
@@ -674,17 +674,17 @@ def test_no_mirror_leaves_nothing_and_says_what_was_tried(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkError, match="CONVENE_CACHE"):
         fetch(ARCHIVES["mnist"], tmp_path / "file" / "mnist")
 
 
-def test_a_public_data_set_loads_from_the_cache(
+def test_a_public_data_set_is_loaded_from_the_cache(
     server: tuple[str, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, root, _ = server
-    archive = served(root, hash_unpacked=True)
+    archive = make_archive(root, hash_unpacked=True)
     monkeypatch.setitem(ARCHIVES, "kmnist", Archive((address + "good/",), archive.files, archive.classes))
     monkeypatch.setenv("CONVENE_CACHE", str(tmp_path / "kept"))
     dataset = load(DataConfig(source="kmnist"))
@@ -708,11 +708,11 @@ def test_archives_are_complete(name: str) -> None:
     assert len(set(archive.classes)) == 10
 
 
-# --- The real thing ----------------------------------------------------------------------------
+# --- MNIST ----------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason=f"MNIST is not at {MNIST}; CONVENE_MNIST names its folder")
-def test_mnist_itself(tmp_path: Path) -> None:
+def test_mnist(tmp_path: Path) -> None:
     (tmp_path / "mnist").symlink_to(MNIST)
     dataset: Dataset = load(DataConfig(source="mnist"), cache=tmp_path)
     assert (len(dataset.train), len(dataset.valid), len(dataset.test)) == (54_000, 6_000, 10_000)
@@ -720,12 +720,12 @@ def test_mnist_itself(tmp_path: Path) -> None:
     assert np.bincount(dataset.test.open().labels).tolist() == [
         980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
     ]  # fmt: skip
-    # The numbers that everybody normalises MNIST with, of all 60,000 training images.
+    # The usual constants for MNIST, from all 60,000 training images.
     assert dataset.statistics.mean.item() / 255 == pytest.approx(0.1307, abs=2e-4)
     assert dataset.statistics.deviation.item() / 255 == pytest.approx(0.3081, abs=2e-4)
 
 
-def test_importing_loads_nothing_heavy() -> None:
+def test_importing_datasets_loads_no_heavy_library() -> None:
     code = "import sys, convene.datasets; print({'PIL', 'pyarrow', 'sklearn', 'torch'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

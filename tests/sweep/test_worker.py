@@ -47,7 +47,7 @@ def worker(tmp_path: Path) -> TrialWorker:
     """As Tune makes one, but in this process."""
     config = validate(SPACE)
     made = TrialWorker.__new__(TrialWorker)
-    made.setup(trial(config, 0), Storage(str(tmp_path)), datasets.load(config.data).for_training, "cpu", 1)
+    made.setup(trial(config, 0), Storage(str(tmp_path)), datasets.load(config.data).training_data, "cpu", 1)
     return made
 
 
@@ -102,10 +102,10 @@ import json, sys
 for absent in ("ray", "mlflow", "optuna"):
     sys.modules[absent] = None  # importing it raises ImportError
 from convene import datasets
-from convene.config.validation import (validate)
+from convene.config.validation import validate
 from convene.training.fit import Fit
 config = validate(json.loads(sys.argv[1]))
-rows = list(Fit(config, datasets.load(config.data).for_training))
+rows = list(Fit(config, datasets.load(config.data).training_data))
 print(len(rows), rows[-1].valid_loss)
 """
 
@@ -118,7 +118,7 @@ def test_a_network_is_trained_without_ray_mlflow_and_optuna() -> None:
     assert done.returncode == 0, done.stderr
     epochs, valid_loss = done.stdout.split()
     config = validate(SPACE)
-    *_, last = Fit(config, datasets.load(config.data).for_training)
+    *_, last = Fit(config, datasets.load(config.data).training_data)
     assert (int(epochs), float(valid_loss)) == (
         3,
         pytest.approx(last.valid_loss, rel=1e-6),

@@ -28,7 +28,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-DIGITS = load(DataConfig()).for_training
+DIGITS = load(DataConfig()).training_data
 
 
 def digits(train: int, valid: int = 40) -> TrainingData:

@@ -75,7 +75,7 @@ def allocate(
     if search.gpus_per_trial and with_gpu:
         largest = size.largest_configuration(space, dataset.image_shape, len(dataset.classes))
         report("measuring the largest network on a whole GPU, as soon as one is free")
-        memory = profiling.measure_gpu_memory(largest, dataset.for_training, search, with_gpu)
+        memory = profiling.measure_gpu_memory(largest, dataset.training_data, search, with_gpu)
     if search.gpus_per_trial == "auto":
         gpus = auto_gpus_per_trial(search, nodes, memory)
     else:
@@ -142,7 +142,7 @@ def check_object_stores(dataset: Dataset, nodes: Sequence[Node]) -> None:
     Raises:
         InputError: if they do not fit, with the first such node.
     """
-    size = dataset.for_training.nbytes
+    size = dataset.training_data.nbytes
     for node in nodes:
         if size > node.object_store:
             raise InputError(

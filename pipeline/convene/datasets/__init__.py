@@ -1,4 +1,4 @@
-"""Labelled uint8 images from many sources, divided, measured and fingerprinted."""
+"""Labelled uint8 images from many sources, with splits, statistics and fingerprints."""
 
 from convene.datasets.dataset import Dataset, Images, SealedTest, Statistics, TrainingData
 from convene.datasets.image_files import iterate_images

@@ -1,4 +1,4 @@
-"""Encoded images as uint8 [channel, height, width]: one way for training and prediction."""
+"""Decoding of image files to uint8 [channel, height, width], for training and prediction alike."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,98 +14,100 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convene.config.schema import DataConfig
-from convene.datasets.memory import check_room
+from convene.datasets.memory import check_images_fit
 from convene.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
-# A list, so that no rarer decoder is run on a file that only claims to be an image.
+# Restricts Pillow to these decoders, so that a disguised file cannot reach a rarer one.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
-_ORIENTATION = 0x0112  # The EXIF tag; 5 to 8 lie on a side.
-_BLOCK = 64
+_ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 swap width and height
+_BLOCK_SIZE = 64
 
 Shape = tuple[int, int, int]
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """An image as it is stored: in a file, or its bytes; and what messages call it."""
+class EncodedImage:
+    """An encoded image."""
 
     name: str
+    """Name of the image in error messages."""
     content: Path | bytes
+    """The image file, or its bytes."""
 
 
 def decode_splits(
-    splits: Mapping[str, Sequence[Encoded]], config: DataConfig
+    splits: Mapping[str, Sequence[EncodedImage]], config: DataConfig
 ) -> dict[str, NDArray[np.uint8]]:
-    """Each split as [example, channel, height, width], all of one shape.
+    """Return the pixels of each split [example, channel, height, width], all in one shape.
 
-    With `data.color` "auto" there are three channels if any image is stored in colour, whatever its
-    pixels: in a colour mode, or with a palette that is not all grey.
+    With `data.color` "auto" there are three channels if any image is stored in colour: in a colour mode, or
+    with a palette that is not all grey. Its pixels do not matter.
 
     Raises:
-        InputError: for an image that cannot be read, sizes that differ with no `data.image_size` set, or more
-            than this machine's memory holds.
+        InputError: if an image cannot be read, sizes differ without `data.image_size`, or the images do not
+            fit in memory.
     """
     shape = _common_shape(list(chain.from_iterable(splits.values())), config)
-    check_room(sum(map(len, splits.values())), shape, f"data.source = {config.source!r}")
+    check_images_fit(sum(map(len, splits.values())), shape, f"data.source = {config.source!r}")
     resize = config.image_size is not None
     return {split: decode_all(images, shape, resize=resize) for split, images in splits.items()}
 
 
-def decode_all(images: Sequence[Encoded], shape: Shape, *, resize: bool) -> NDArray[np.uint8]:
-    """The images as [example, channel, height, width], decoded by a few threads.
+def decode_all(images: Sequence[EncodedImage], shape: Shape, *, resize: bool) -> NDArray[np.uint8]:
+    """Return the pixels of the images [example, channel, height, width], decoded in several threads.
 
     Raises:
-        InputError: naming the first image that cannot be read or, unless they are to be resized, has
-            another size.
+        InputError: naming the first image that cannot be read or, without `resize`, has another size.
     """
     try:
         pixels = np.empty((len(images), *shape), dtype=np.uint8)
     except MemoryError:
         gigabytes = len(images) * np.prod(shape, dtype=float) / 1e9
         raise InputError(
-            f"data.image_size: {len(images)} images of {shape[2]}x{shape[1]} pixels take {gigabytes:.0f} GB; "
+            f"data.image_size: {len(images)} images of {shape[2]}x{shape[1]} pixels need {gigabytes:.0f} GB; "
             "set a smaller size"
         ) from None
 
     def decode_block(start: int) -> None:
-        for number, image in enumerate(images[start : start + _BLOCK], start):
+        for number, image in enumerate(images[start : start + _BLOCK_SIZE], start):
             pixels[number] = decode(image, shape, resize=resize)
 
-    _in_blocks(decode_block, len(images))
+    _map_blocks(decode_block, len(images))
     return pixels
 
 
-def decode(image: Encoded, shape: Shape, *, resize: bool = True) -> NDArray[np.uint8]:
-    """One image as [channel, height, width], upright as its EXIF orientation says.
+def decode(image: EncodedImage, shape: Shape, *, resize: bool = True) -> NDArray[np.uint8]:
+    """Return the pixels of an image [channel, height, width], rotated by its EXIF orientation.
 
-    Of animations and documents the first frame counts; 16 bits become 8; transparent parts lie on white.
+    Animations and documents give their first frame, 16-bit pixels are reduced to 8 bits, and transparent
+    parts get a white background.
 
     Raises:
-        InputError: if it cannot be read, has 32-bit pixels, or has another size and is not to be resized.
+        InputError: if the image cannot be read, has 32-bit pixels or, without `resize`, has another size.
     """
     from PIL import ImageOps
 
-    with _opened(image) as picture:
+    with _open(image) as picture:
         if resize:
-            # Lets a JPEG of a camera be decoded at a fraction of its size, but not below twice what is asked.
+            # Decodes a large JPEG at a fraction of its size, but at least at twice the target size.
             side = 2 * max(shape[1:])
             picture.draft(None, (side, side))
         upright = ImageOps.exif_transpose(picture)
         if not resize and upright.size != (shape[2], shape[1]):
-            raise _different_sizes(image.name, upright.size, "others", (shape[2], shape[1]))
-        return fit_picture(_eight_bit(upright, image.name), shape)
+            raise _size_error(image.name, upright.size, "others", (shape[2], shape[1]))
+        return convert_image(_to_eight_bit(upright, image.name), shape)
 
 
-def fit_picture(picture: "Image", shape: Shape) -> NDArray[np.uint8]:
-    """An 8-bit picture as [channel, height, width].
+def convert_image(picture: "Image", shape: Shape) -> NDArray[np.uint8]:
+    """Return the pixels of an 8-bit picture [channel, height, width], converted to the shape.
 
-    Grey is ITU-R 601 luma; resizing is bilinear with antialiasing and does not keep the aspect ratio.
+    Grey is ITU-R 601 luma. Resizing is bilinear with antialiasing and ignores the aspect ratio.
     """
     from PIL.Image import Resampling
 
@@ -118,12 +120,12 @@ def fit_picture(picture: "Image", shape: Shape) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _opened(image: Encoded) -> Iterator["Image"]:
+def _open(image: EncodedImage) -> Iterator["Image"]:
     from PIL import Image, UnidentifiedImageError
 
     content = image.content
     try:
-        # A stream, for Pillow maps a file that it opens by name, and then scrambles TIFFs that lie on a side.
+        # A stream: Pillow memory-maps a file that it opens by name, and then corrupts rotated TIFFs.
         with (
             io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as stream,
             Image.open(stream, formats=_FORMATS) as picture,
@@ -132,74 +134,78 @@ def _opened(image: Encoded) -> Iterator["Image"]:
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        # Decoders fed with broken bytes raise nearly anything: OSError, SyntaxError, KeyError, struct.error.
-        reason = "no image of a known format" if isinstance(error, UnidentifiedImageError) else error
+        # Decoders raise many types for broken bytes: OSError, SyntaxError, KeyError, struct.error and others.
+        reason = "not a known image format" if isinstance(error, UnidentifiedImageError) else error
         raise InputError(f"{image.name}: cannot be read as an image: {reason}") from None
 
 
-def _eight_bit(picture: "Image", name: str) -> "Image":
+def _to_eight_bit(picture: "Image", name: str) -> "Image":
     from PIL import Image
 
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):
-        raise InputError(f"{name}: 32-bit pixels have no known range; store 8 or 16 bits")
+        raise InputError(f"{name}: 32-bit pixels have no defined range; use 8 or 16 bits")
     if picture.has_transparency_data:
-        page = Image.new("RGBA", picture.size, "white")
-        page.alpha_composite(picture.convert("RGBA"))
-        return page.convert("RGB")
+        background = Image.new("RGBA", picture.size, "white")
+        background.alpha_composite(picture.convert("RGBA"))
+        return background.convert("RGB")
     return picture.convert("RGB") if picture.mode == "P" else picture
 
 
-def _common_shape(images: Sequence[Encoded], config: DataConfig) -> Shape:
-    """Channels, height and width for all, from the headers."""
+def _common_shape(images: Sequence[EncodedImage], config: DataConfig) -> Shape:
+    """Return the channels, height and width for all images, from their headers."""
     size = config.image_size
     if size is not None and config.color != "auto":
         return (1 if config.color == "grey" else 3), size, size
 
-    def survey_block(start: int) -> list[tuple[tuple[int, int], bool]]:
-        return [_survey(image) for image in images[start : start + _BLOCK]]
+    def read_headers(start: int) -> list[tuple[tuple[int, int], bool]]:
+        return [_read_header(image) for image in images[start : start + _BLOCK_SIZE]]
 
-    found = list(chain.from_iterable(_in_blocks(survey_block, len(images))))
-    colour = config.color == "rgb" or (config.color == "auto" and any(colour for _, colour in found))
+    headers = list(chain.from_iterable(_map_blocks(read_headers, len(images))))
+    any_color = any(is_color for _, is_color in headers)
+    channels = 3 if config.color == "rgb" or (config.color == "auto" and any_color) else 1
     if size is not None:
-        return (3 if colour else 1), size, size
-    first, _ = found[0]
-    for image, (other, _) in zip(images, found, strict=True):
+        return channels, size, size
+    first, _ = headers[0]
+    for image, (other, _) in zip(images, headers, strict=True):
         if other != first:
-            raise _different_sizes(images[0].name, first, image.name, other)
-    return (3 if colour else 1), first[1], first[0]
+            raise _size_error(images[0].name, first, image.name, other)
+    return channels, first[1], first[0]
 
 
-def _survey(image: Encoded) -> tuple[tuple[int, int], bool]:
-    """Upright width and height, and whether it is stored in colour. Decodes no pixels."""
-    with _opened(image) as picture:
-        # Of a TIFF Pillow gives the upright size. For a PNG's orientation it would decode the pixels, if need
-        # be: it may stand behind them.
-        asked = picture.format != "TIFF" and (picture.format != "PNG" or "exif" in picture.info)
-        turned = asked and picture.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+def _read_header(image: EncodedImage) -> tuple[tuple[int, int], bool]:
+    """Return the width and height after rotation, and whether the image is in colour. Decodes no pixels."""
+    with _open(image) as picture:
+        # Pillow reports a TIFF's size after rotation. A PNG may store EXIF data after its pixels, and Pillow
+        # would decode them to find it.
+        has_orientation = picture.format != "TIFF" and (picture.format != "PNG" or "exif" in picture.info)
+        rotated = has_orientation and picture.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
         width, height = picture.size
-        return ((height, width) if turned else (width, height)), _in_colour(picture)
+        return ((height, width) if rotated else (width, height)), _is_color(picture)
 
 
-def _in_colour(picture: "Image") -> bool:
+def _is_color(picture: "Image") -> bool:
     if picture.mode in ("P", "PA"):
         palette = np.array(picture.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
         return bool((palette != palette[:, :1]).any())
     return picture.mode not in _GREY_MODES and not picture.mode.startswith("I;16")
 
 
-def _different_sizes(name: str, size: tuple[int, int], other: str, other_size: tuple[int, int]) -> InputError:
+def _size_error(name: str, size: tuple[int, int], other: str, other_size: tuple[int, int]) -> InputError:
     return InputError(
         f"data.image_size is not set, but images have different sizes: {name} has {size[0]}x{size[1]}, "
         f"{other} {other_size[0]}x{other_size[1]} (width x height)"
     )
 
 
-def _in_blocks(work: Callable[[int], Result], count: int) -> list[Result]:
-    """`work(start)` for each block of images, by a few threads; results, and the first error, in order."""
+def _map_blocks(work: Callable[[int], Result], count: int) -> list[Result]:
+    """Run `work(start)` for each block of images in several threads; return the results in order.
+
+    If blocks fail, the error of the first one is raised.
+    """
     pool = ThreadPoolExecutor(max_workers=min(8, cpu_count() or 1))
     try:
-        return list(pool.map(work, range(0, count, _BLOCK)))
+        return list(pool.map(work, range(0, count, _BLOCK_SIZE)))
     finally:
         pool.shutdown(cancel_futures=True)

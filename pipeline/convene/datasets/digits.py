@@ -1,17 +1,17 @@
-"""scikit-learn's 1,797 handwritten digits of 8x8 pixels: there without a download."""
+"""scikit-learn's 1,797 handwritten digits of 8x8 pixels, which need no download."""
 
 import numpy as np
 
-from convene.datasets.dataset import Collection, Images
+from convene.datasets.dataset import Images, SourceData
 
 
-def read() -> Collection:
-    """The digits, undivided, their values of 0 to 16 scaled to 0 to 255."""
+def read() -> SourceData:
+    """Return the digits in one split, with values scaled from 0–16 to 0–255."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, np.newaxis]
-    return Collection(
+    return SourceData(
         tuple(str(name) for name in digits.target_names),
         {"train": Images(pixels, digits.target.astype(np.int64))},
     )

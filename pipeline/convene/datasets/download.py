@@ -1,4 +1,4 @@
-"""Downloads: public IDX archives, checked by hash, and copies of images from an object store."""
+"""Downloads of public IDX archives, checked by hash, and of images from an object store."""
 
 import gzip
 import hashlib
@@ -23,18 +23,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Archive:
-    """A public data set.
-
-    `mirrors` are addresses that a file's name is added to; `files` maps names to the SHA-256 of the file
-    or, as for files that mirrors pack differently, of its unpacked bytes.
-    """
+    """A public data set."""
 
     mirrors: tuple[str, ...]
+    """Addresses to which a file name is appended."""
     files: Mapping[str, str]
+    """File names, each with the SHA-256 of the file or of its unpacked bytes.
+
+    Mirrors may compress the same content differently.
+    """
     classes: tuple[str, ...]
 
 
-def _files(train_images: str, train_labels: str, test_images: str, test_labels: str) -> dict[str, str]:
+def _idx_files(train_images: str, train_labels: str, test_images: str, test_labels: str) -> dict[str, str]:
     return {
         "train-images-idx3-ubyte.gz": train_images,
         "train-labels-idx1-ubyte.gz": train_labels,
@@ -49,8 +50,8 @@ ARCHIVES = {
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
-        # Of the unpacked bytes.
-        files=_files(
+        # Hashes of the unpacked bytes.
+        files=_idx_files(
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
             "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
@@ -63,7 +64,7 @@ ARCHIVES = {
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         ),
-        files=_files(
+        files=_idx_files(
             "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
             "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
             "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
@@ -88,7 +89,7 @@ ARCHIVES = {
             "https://huggingface.co/datasets/tanganke/kmnist/resolve/"
             "756d43e894032ce8838db8b32e7500c9c3b5d050/raw/",
         ),
-        files=_files(
+        files=_idx_files(
             "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
             "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
             "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
@@ -100,49 +101,49 @@ ARCHIVES = {
 
 
 def cache_folder(name: str, cache: Path | None = None) -> Path:
-    """Where the files of a data set are kept: under `cache`, else $CONVENE_CACHE, else ~/.cache/convene."""
+    """Return the folder of a data set's files, under `cache`, $CONVENE_CACHE or ~/.cache/convene."""
     if cache is not None:
         return cache / name
     try:
         return Path(os.environ.get("CONVENE_CACHE") or "~/.cache/convene").expanduser() / name
     except RuntimeError as error:
-        raise WorkError(f"no place to keep downloads: {error} Set CONVENE_CACHE to a folder") from None
+        raise WorkError(f"no folder for downloads: {error} Set CONVENE_CACHE to a folder") from None
 
 
 def fetch(
     archive: Archive, folder: Path, *, mirrors: Sequence[str] | None = None, timeout_seconds: float = 20.0
 ) -> None:
-    """Sees to it that `folder` has the genuine files of the archive, downloading those that it lacks.
+    """Download the files of the archive that `folder` lacks or has with another hash.
 
     Raises:
-        WorkError: if a file can be had from no mirror, or the folder cannot be written to.
+        WorkError: if no mirror has a file, or the folder is not writable.
     """
-    sources = archive.mirrors if mirrors is None else mirrors
+    mirrors = archive.mirrors if mirrors is None else mirrors
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, sha256 in archive.files.items():
             path = folder / name
-            if not (path.is_file() and _genuine(path, sha256)):
-                _download(path, sha256, [mirror + name for mirror in sources], timeout_seconds)
+            if not (path.is_file() and _has_hash(path, sha256)):
+                _download(path, sha256, [mirror + name for mirror in mirrors], timeout_seconds)
     except OSError as error:
         raise WorkError(
-            f"{folder}: downloads cannot be kept there: {error.strerror or error}; "
-            "CONVENE_CACHE names another folder"
+            f"{folder}: downloads cannot be saved: {error.strerror or error}; "
+            "set CONVENE_CACHE to another folder"
         ) from None
 
 
 def _download(path: Path, sha256: str, addresses: Sequence[str], timeout_seconds: float) -> None:
-    """Fetches one file. It gets its name only after its hash was found right."""
+    """Download one file. It gets its final name only after its hash has been checked."""
     failures = []
     for address in addresses:
-        # Not under its name, and not under one: several processes may fetch the same file.
+        # A temporary name of its own, because several processes may download the same file.
         descriptor, temporary = tempfile.mkstemp(prefix=".download-", dir=path.parent)
         partial = Path(temporary)
         try:
             with os.fdopen(descriptor, "wb") as target:
-                failure = _copy(address, target, timeout_seconds)
-            if failure is None and not _genuine(partial, sha256):
-                failure = "what it has is not the original: its SHA-256 differs"
+                failure = _fetch_url(address, target, timeout_seconds)
+            if failure is None and not _has_hash(partial, sha256):
+                failure = "not the original file: its SHA-256 differs"
             if failure is None:
                 partial.chmod(0o644)
                 partial.replace(path)
@@ -152,16 +153,16 @@ def _download(path: Path, sha256: str, addresses: Sequence[str], timeout_seconds
         finally:
             partial.unlink(missing_ok=True)
     raise WorkError(
-        f"{path.name} could not be downloaded; tried\n"
+        f"{path.name} could not be downloaded; addresses tried:\n"
         + "\n".join(failures)
-        + "\n`--data FOLDER` takes the same files from a folder that already has them"
+        + "\n`--data FOLDER` reads the same files from a folder that already has them"
     )
 
 
-def _copy(address: str, target: IO[bytes], timeout_seconds: float) -> str | None:
-    """Writes what is at the address to `target`; returns why that failed, if it did."""
+def _fetch_url(address: str, target: IO[bytes], timeout_seconds: float) -> str | None:
+    """Download an address to `target`; return the reason if that failed, else None."""
     try:
-        # Some servers turn away clients that give no name.
+        # Some servers reject clients without a name.
         request = Request(address, headers={"User-Agent": "convene"})
         with urlopen(request, timeout=timeout_seconds) as response:
             copyfileobj(response, target)
@@ -173,8 +174,8 @@ def _copy(address: str, target: IO[bytes], timeout_seconds: float) -> str | None
     return None
 
 
-def _genuine(path: Path, sha256: str) -> bool:
-    """Whether the file, or what is packed in it, has the hash."""
+def _has_hash(path: Path, sha256: str) -> bool:
+    """Return whether the file, or its unpacked content, has the hash."""
     with path.open("rb") as raw:
         if hashlib.file_digest(raw, "sha256").hexdigest() == sha256:
             return True
@@ -188,18 +189,18 @@ def _genuine(path: Path, sha256: str) -> bool:
     return digest.hexdigest() == sha256
 
 
-def is_address(source: str) -> bool:
-    """Whether a source is in an object store."""
+def is_object_uri(source: str) -> bool:
+    """Return whether a source is the address of an object store."""
     return source.startswith("s3://")
 
 
 def fetch_from_store(source: str, cache: Path | None = None) -> Path:
-    """A copy of `s3://BUCKET/PATH`, a file or a folder, made once for each state of what is there.
+    """Return a local copy of a file or folder `s3://BUCKET/PATH`, copied again only if it has changed.
 
     Raises:
-        InputError: if there is nothing, or the object store does not answer.
+        InputError: if it does not exist, or the object store does not answer.
     """
-    # pyarrow is not for those who read no such images.
+    # Imports pyarrow, which other sources do not need.
     from convene.storage import Storage, StorageError
 
     parent, _, name = source.rstrip("/").rpartition("/")
@@ -209,7 +210,7 @@ def fetch_from_store(source: str, cache: Path | None = None) -> Path:
     except (InputError, StorageError) as error:
         raise InputError(f"data.source = {source}: {str(error).removeprefix('storage = ')}") from None
     if not state:
-        raise InputError(f"data.source = {source}: there is no such file or folder")
+        raise InputError(f"data.source = {source}: no such file or folder")
     key = hashlib.sha256(f"{source} {state}".encode()).hexdigest()[:16]
     copies = cache_folder("s3", cache)
     copy = copies / key / name
@@ -217,12 +218,12 @@ def fetch_from_store(source: str, cache: Path | None = None) -> Path:
         return copy
     logger.info("%s: copied to %s", source, copy)
     copies.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=copies, prefix=".") as scratch, store.local_copy(name) as whole:
+    with tempfile.TemporaryDirectory(dir=copies, prefix=".") as scratch, store.local_copy(name) as content:
         (draft := Path(scratch, key)).mkdir()
-        shutil.move(whole, draft / name)
+        shutil.move(content, draft / name)
         try:
             draft.rename(copies / key)
         except OSError:
-            if not copy.exists():  # else another process was quicker
+            if not copy.exists():  # otherwise another process was faster
                 raise
     return copy

@@ -1,4 +1,4 @@
-"""IDX files, as MNIST and its kin ship them."""
+"""IDX files, the format of MNIST and similar data sets."""
 
 import gzip
 import struct
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convene.datasets.dataset import Collection, Images
+from convene.datasets.dataset import Images, SourceData
 from convene.datasets.labels import encode
 from convene.errors import InputError
 
@@ -21,19 +21,19 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _BLOCK = 1 << 20
 
 
-def found_in(folder: Path) -> bool:
-    """Whether the folder has training images or labels as IDX files."""
+def has_files(folder: Path) -> bool:
+    """Return whether the folder has training images or labels as IDX files."""
     return any(_find(folder, "train", kind) for kind in _KINDS)
 
 
-def read(folder: Path, *, classes: Sequence[str] | None = None) -> Collection:
-    """The images and labels of a folder of IDX files, gzipped or not.
+def read(folder: Path, *, classes: Sequence[str] | None = None) -> SourceData:
+    """Return the images and labels of a folder of IDX files, gzipped or not.
 
-    `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` must be there; `t10k-…` or `test-…` and
-    `valid-…` may be. Names with `.idx3-ubyte` and an added `.gz` are as good.
+    The folder must have `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, and can have `t10k-…` or
+    `test-…` and `valid-…`. Names may have `.idx3-ubyte` for `-idx3-ubyte`, and end with `.gz`.
 
     Raises:
-        InputError: for a file that is missing, broken, or does not match its partner.
+        InputError: if a file is missing or broken, or images and labels differ in number.
     """
     pixels, labels = {}, {}
     for split in _PREFIXES:
@@ -42,9 +42,11 @@ def read(folder: Path, *, classes: Sequence[str] | None = None) -> Collection:
         if images is None and targets is None and split != "train":
             continue
         if images is None or targets is None:
-            there, kind = (targets, "images") if images is None else (images, "labels")
+            present, kind = (targets, "images") if images is None else (images, "labels")
             missing = _names(_PREFIXES[split][0], kind)[0]
-            raise InputError(f"{folder}: {missing} is missing{f' beside {there.name}' if there else ''}")
+            raise InputError(
+                f"{folder}: {missing} is missing{f', but {present.name} exists' if present else ''}"
+            )
         pixels[split] = read_file(images, "images")[:, np.newaxis]
         labels[split] = read_file(targets, "labels")
         if len(pixels[split]) != len(labels[split]):
@@ -52,41 +54,41 @@ def read(folder: Path, *, classes: Sequence[str] | None = None) -> Collection:
                 f"{targets}: {len(labels[split])} labels, but {images.name} has {len(pixels[split])} images"
             )
     names, numbers = encode(labels, names=classes, where=str(folder))
-    return Collection(names, {split: Images(pixels[split], numbers[split]) for split in pixels})
+    return SourceData(names, {split: Images(pixels[split], numbers[split]) for split in pixels})
 
 
 def read_file(path: Path, kind: str) -> NDArray[np.uint8]:
-    """The content of one IDX file of "images" [example, height, width] or "labels" [example].
+    """Return the content of an IDX file of "images" [example, height, width] or "labels" [example].
 
     Raises:
-        InputError: naming the file, what was expected and what is there.
+        InputError: naming the file, the expected content and the actual content.
     """
-    content = _unpacked(path)
+    content = _read_unpacked(path)
     axes = _KINDS[kind]
     header = 4 + 4 * axes
     magic = bytes([0, 0, 8, axes])
     if bytes(content[:4]) != magic:
         raise InputError(
-            f"{path}: begins with {bytes(content[:4]).hex(' ') or 'nothing'}, "
-            f"but IDX {kind} of bytes begin with {magic.hex(' ')}"
+            f"{path}: starts with {bytes(content[:4]).hex(' ') or 'nothing'}, "
+            f"but IDX {kind} of bytes start with {magic.hex(' ')}"
         )
     if len(content) < header:
-        raise InputError(f"{path}: ends after {len(content)} bytes, within its header of {header}")
+        raise InputError(f"{path}: ends after {len(content)} bytes, but its header has {header}")
     shape = struct.unpack(f">{axes}I", content[4:header])
     size = header + prod(shape)
     if len(content) != size:
-        what = "truncated" if len(content) < size else "too long"
+        problem = "truncated" if len(content) < size else "too long"
         raise InputError(
-            f"{path}: {what}: its header promises {' x '.join(map(str, shape))} bytes after {header}, "
-            f"so {size}, but it has {len(content)}"
+            f"{path}: {problem}: its header of {header} bytes states {' x '.join(map(str, shape))} values, "
+            f"{size} bytes in all, but it has {len(content)}"
         )
     if 0 in shape:
-        raise InputError(f"{path}: holds no {kind}: its header says {' x '.join(map(str, shape))}")
+        raise InputError(f"{path}: no {kind}: its header states {' x '.join(map(str, shape))}")
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
 
-def _unpacked(path: Path) -> bytearray:
-    """All bytes, in a buffer that arrays may write to; gzip is known by its content, not by the name."""
+def _read_unpacked(path: Path) -> bytearray:
+    """Return the unpacked bytes in a writable buffer. Gzip is detected by content, not by name."""
     content = bytearray()
     try:
         with path.open("rb") as raw:

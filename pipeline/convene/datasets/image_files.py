@@ -1,4 +1,4 @@
-"""Images without labels, for prediction, a chunk at a time."""
+"""Image files without labels, in chunks for prediction."""
 
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convene.datasets.decoding import SUFFIXES, Encoded, Shape, decode_all
+from convene.datasets.decoding import SUFFIXES, EncodedImage, Shape, decode_all
 from convene.datasets.image_folder import image_files
 from convene.errors import InputError
 
@@ -15,17 +15,17 @@ from convene.errors import InputError
 def iterate_images(
     path: Path, *, image_shape: Shape, chunk: int = 1024
 ) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
-    """Names and pixels of an image file, or of all images in a folder and the folders in it, sorted.
+    """Read an image file, or all images in a folder and its subfolders, sorted.
 
-    They are read as those of a training folder are: in colour if `image_shape`, (channels, height, width),
-    has three channels, grey if it has one, and resized to it.
+    Images are decoded as for training, and converted to `image_shape` (channels, height, width): to colour
+    for three channels, to grey for one.
 
     Yields:
-        At most `chunk` names, of a folder relative to it and with forward slashes, and as many images,
-        uint8 [image, channel, height, width]. Memory does not grow with the number of images.
+        Names and pixels, uint8 [image, channel, height, width], of up to `chunk` images. Names are relative
+        to the folder, with forward slashes. Memory does not grow with the number of images.
 
     Raises:
-        InputError: at the call if there is no such path or no image in it; later for an unreadable image.
+        InputError: at the call if the path does not exist or has no images; later for an unreadable image.
     """
     if path.is_file():
         return _chunks(path.parent, iter([path]), image_shape, chunk)
@@ -34,7 +34,7 @@ def iterate_images(
     files = _readable(path)
     first = next(files, None)
     if first is None:
-        raise InputError(f"{path}: no images there; images are {', '.join(sorted(SUFFIXES))}")
+        raise InputError(f"{path}: no images found; image files end with {', '.join(sorted(SUFFIXES))}")
     return _chunks(path, chain([first], files), image_shape, chunk)
 
 
@@ -49,5 +49,5 @@ def _chunks(
     folder: Path, files: Iterator[Path], shape: Shape, chunk: int
 ) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
     while paths := list(islice(files, chunk)):
-        pixels = decode_all([Encoded(str(path), path) for path in paths], shape, resize=True)
+        pixels = decode_all([EncodedImage(str(path), path) for path in paths], shape, resize=True)
         yield [path.relative_to(folder).as_posix() for path in paths], pixels

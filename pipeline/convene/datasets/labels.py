@@ -1,4 +1,4 @@
-"""Class names and numbers from whatever labels a source has."""
+"""Class names and class numbers from the labels of a source."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,41 +12,49 @@ _KINDS = {"b": "integers", "i": "integers", "u": "integers", "U": "texts"}
 
 
 def as_labels(values: NDArray[Any], where: str) -> NDArray[Any]:
-    """One label an example, [example], integers or texts; `where` names them in messages.
+    """Return labels [example] as integers or texts.
 
-    Accepts [example, 1] and whole floats. Raises InputError for all else.
+    Args:
+        values: integers, whole floats, texts or UTF-8 bytes, as [example] or [example, 1].
+        where: name of the labels in error messages.
+
+    Raises:
+        InputError: for other values and shapes.
     """
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise InputError(f"{where}: shape {values.shape}; labels are one whole number or text for each image")
+        raise InputError(f"{where}: shape {values.shape}; labels must be one whole number or text per image")
     if values.dtype.kind == "S":
         try:
             values = np.char.decode(values, "utf-8")
         except UnicodeDecodeError:
-            raise InputError(f"{where}: labels that are no UTF-8 text") from None
+            raise InputError(f"{where}: labels are not UTF-8 text") from None
     if values.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             whole = values.astype(np.int64)
         if not np.array_equal(whole, values):
             wrong = values[values != whole][0]
-            raise InputError(f"{where}: label {wrong}; labels are whole numbers or texts")
+            raise InputError(f"{where}: label {wrong}; labels must be whole numbers or texts")
         values = whole
     if values.dtype.kind not in _KINDS:
-        raise InputError(f"{where}: values of type {values.dtype}; labels are whole numbers or texts")
+        raise InputError(f"{where}: values of type {values.dtype}; labels must be whole numbers or texts")
     return values
 
 
 def encode(
     labels: Mapping[str, NDArray[Any]], *, where: str, names: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
-    """Class names, and the labels of each split as numbers of them.
+    """Return the class names, and the labels of each split as class numbers.
 
-    Without `names` the classes are the distinct labels of `train`, sorted; with `names` the labels are
-    their numbers from 0. `labels` are as `as_labels` returns them.
+    Args:
+        labels: labels of each split, as returned by `as_labels`.
+        where: name of the labels in error messages.
+        names: class names, if integer labels are class numbers from 0. Otherwise the classes are the sorted
+            distinct labels of `train`.
 
     Raises:
-        InputError: for a label in another split that `train` lacks, or a number that has no name.
+        InputError: if `train` lacks a label of another split, or a number has no name.
     """
     train = labels["train"]
     for split, values in labels.items():
@@ -66,15 +74,15 @@ def encode(
         return tuple(names), {split: values.astype(np.int64) for split, values in labels.items()}
     known = np.unique(train)
     for split, values in labels.items():
-        strange = np.setdiff1d(values, known)
-        if len(strange):
+        unknown = np.setdiff1d(values, known)
+        if len(unknown):
             raise InputError(
-                f"{where}: label {strange[0]} in {split} is not in train, which has {_listed(known)}"
+                f"{where}: label {unknown[0]} in {split} is not in train, which has {_join_labels(known)}"
             )
     classes = tuple(str(label) for label in known)
     return classes, {split: np.searchsorted(known, values) for split, values in labels.items()}
 
 
-def _listed(known: NDArray[Any], most: int = 12) -> str:
-    shown = ", ".join(str(label) for label in known[:most])
-    return shown if len(known) <= most else f"{shown} and {len(known) - most} more"
+def _join_labels(labels: NDArray[Any], limit: int = 12) -> str:
+    shown = ", ".join(str(label) for label in labels[:limit])
+    return shown if len(labels) <= limit else f"{shown} and {len(labels) - limit} more"

@@ -1,61 +1,75 @@
-"""Whether images fit this machine's memory, known before they are decoded."""
+"""Checks that images fit into memory before they are decoded."""
 
 from math import prod
 from pathlib import Path
 
 from convene.errors import InputError
 
-_MACHINE = Path("/proc/meminfo")
-_CONTAINER = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
-def check_room(count: int, shape: tuple[int, int, int], where: str) -> None:
-    """Raises InputError where `count` images of `shape` (channels, height, width) are more than memory holds.
+def check_images_fit(count: int, shape: tuple[int, int, int], where: str) -> None:
+    """Check that the pixels of images fit into memory.
 
-    `where` names them. Their pixels alone are counted, which are held at least once: nothing is refused that
-    fits. Where the system does not tell what there is, nothing is refused at all.
+    The pixels are held at least once, so images that fit are never rejected. If the available memory is
+    unknown, all images are accepted.
+
+    Args:
+        count: number of images.
+        shape: (channels, height, width) of an image.
+        where: name of the images in error messages.
+
+    Raises:
+        InputError: if the pixels do not fit.
     """
     channels, height, width = shape
-    what = f"{where}: {count:,} images of {width}x{height} pixels and {channels} channels"
-    check_bytes(count * prod(shape), what, "; set a smaller data.image_size, or data.color to grey")
+    name = f"{where}: {count:,} images of {width}x{height} pixels and {channels} channels"
+    check_fits(count * prod(shape), name, "; set a smaller data.image_size, or data.color to grey")
 
 
-def check_bytes(needed: int, what: str, advice: str = "") -> None:
-    """Raises InputError where `what` needs more bytes than memory holds; see `check_room`."""
-    there = available()
-    if there is not None and needed > there:
+def check_fits(needed: int, name: str, advice: str = "") -> None:
+    """Check that `needed` bytes fit into memory, if the available memory is known.
+
+    Raises:
+        InputError: if they do not fit; `name` starts the message and `advice` ends it.
+    """
+    available = available_memory()
+    if available is not None and needed > available:
         raise InputError(
-            f"{what} take {needed / 1e9:.3g} GB, but this machine has {there / 1e9:.3g} GB of memory "
-            f"left{advice}"
+            f"{name} need {needed / 1e9:.3g} GB, but this machine has {available / 1e9:.3g} GB of memory "
+            f"available{advice}"
         )
 
 
-def available(machine: Path = _MACHINE, container: Path = _CONTAINER) -> int | None:
-    """Bytes of memory that can still be taken here, by the machine's and a container's (cgroup 2) account.
+def available_memory(machine: Path = _MEMINFO, container: Path = _CGROUP) -> int | None:
+    """Return the bytes of memory available on this machine and in its container, or None if unknown.
 
-    None where neither tells.
+    Args:
+        machine: the file of Linux with the machine's memory.
+        container: the folder of the container's control group (cgroup 2).
     """
-    known = [_left_to_machine(machine), _left_to_container(container)]
-    return min((left for left in known if left is not None), default=None)
+    limits = [_available_to_machine(machine), _available_to_container(container)]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _left_to_machine(path: Path) -> int | None:
-    left = _table(path).get("MemAvailable:")
-    return None if left is None else left * 1024
+def _available_to_machine(path: Path) -> int | None:
+    kibibytes = _read_numbers(path).get("MemAvailable:")
+    return None if kibibytes is None else kibibytes * 1024
 
 
-def _left_to_container(folder: Path) -> int | None:
-    """Of files that it has read, the container can give back what nobody needs."""
+def _available_to_container(folder: Path) -> int | None:
+    """Return the bytes below the container's limit, including file caches that the kernel can free."""
     try:
-        most = int((folder / "memory.max").read_text())
+        limit = int((folder / "memory.max").read_text())
         used = int((folder / "memory.current").read_text())
-    except (OSError, ValueError):  # no such account, or "max", which is no limit
+    except (OSError, ValueError):  # no control group, or "max", which means no limit
         return None
-    return max(0, most - used + _table(folder / "memory.stat").get("inactive_file", 0))
+    return max(0, limit - used + _read_numbers(folder / "memory.stat").get("inactive_file", 0))
 
 
-def _table(path: Path) -> dict[str, int]:
-    """The numbers of a file of lines `name number …`."""
+def _read_numbers(path: Path) -> dict[str, int]:
+    """Return the numbers of a file with lines `name number …`."""
     try:
         rows = [line.split() for line in path.read_text().splitlines()]
     except OSError:

@@ -1,4 +1,4 @@
-"""Statistics of the training pixels, exact and without a floating-point copy of the images."""
+"""Exact statistics of the training pixels, without a floating-point copy of the images."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +9,17 @@ from convene.datasets.dataset import Statistics
 _CHUNK_BYTES = 1 << 24
 
 
-def fit(pixels: NDArray[np.uint8], normalization: Normalization) -> Statistics:
-    """Statistics of `pixels` [example, channel, height, width], in units of 0 to 255.
+def fit_statistics(pixels: NDArray[np.uint8], normalization: Normalization) -> Statistics:
+    """Return the statistics of `pixels` [example, channel, height, width], in units of 0 to 255.
 
-    `channel`: mean and deviation of each channel, [channel, 1, 1]. `pixel`: the mean of each pixel
-    [channel, height, width] and the one deviation from it, repeated as [channel, 1, 1]. `center`:
-    the same mean and 255. `none`: 0 and 255. A deviation of nothing is 1, so that constant images stay
-    finite.
+    Args:
+        pixels: the training images.
+        normalization: `channel` gives the mean and standard deviation of each channel, [channel, 1, 1].
+            `pixel` gives the mean of each pixel, [channel, height, width], and the standard deviation from it
+            over all pixels, repeated as [channel, 1, 1]. `center` gives the same mean and 255. `none` gives 0
+            and 255.
+
+    A standard deviation of 0 becomes 1, so that constant images stay finite.
     """
     channels = pixels.shape[1]
     if normalization == "none":
@@ -24,10 +28,10 @@ def fit(pixels: NDArray[np.uint8], normalization: Normalization) -> Statistics:
     if normalization == "center":
         return _statistics(sums / len(pixels), [255.0] * channels)
     if normalization == "pixel":
-        count, places = len(pixels), sums.size
-        # Python's integers: the sums of squares of large data sets pass 64 bits, and floats cancel.
+        count, positions = len(pixels), sums.size
+        # Python's integers, because sums of squares of large data sets exceed 64 bits, and floats cancel.
         spread = count * int(squares.sum()) - sum(value * value for value in sums.ravel().tolist())
-        return _statistics(sums / count, [(spread / (count * count * places)) ** 0.5] * channels)
+        return _statistics(sums / count, [(spread / (count * count * positions)) ** 0.5] * channels)
     count = pixels.size // channels
     totals = [int(value) for value in sums.sum(axis=(1, 2))]
     powers = [int(value) for value in squares.sum(axis=(1, 2))]
@@ -37,14 +41,14 @@ def fit(pixels: NDArray[np.uint8], normalization: Normalization) -> Statistics:
 
 
 def _moments(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sums over examples of each pixel and of its square, [channel, height, width]."""
+    """Return the sums over examples of each pixel and of its square, [channel, height, width]."""
     sums = np.zeros(pixels.shape[1:], dtype=np.int64)
     squares = np.zeros(pixels.shape[1:], dtype=np.int64)
     step = max(1, _CHUNK_BYTES // max(1, sums.size))
     for start in range(0, len(pixels), step):
         chunk = pixels[start : start + step]
         sums += chunk.sum(axis=0, dtype=np.int64)
-        # 255² still fits 16 bits.
+        # 255² fits into 16 bits.
         squares += np.square(chunk, dtype=np.uint16).sum(axis=0, dtype=np.int64)
     return sums, squares
 

@@ -1,4 +1,4 @@
-"""Arrays of any usual type and layout as uint8 [example, channel, height, width]."""
+"""Conversion of pixel arrays to uint8 [example, channel, height, width] of one shape."""
 
 from collections.abc import Mapping
 from math import isqrt
@@ -8,23 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convene.config.schema import DataConfig
-from convene.datasets.dataset import Collection, Images
-from convene.datasets.decoding import fit_picture
+from convene.datasets.dataset import Images, SourceData
+from convene.datasets.decoding import convert_image
 from convene.errors import InputError
 
 _CHUNK = 4096
 
 
 def as_pixels(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    """`values` as uint8 [example, channel, height, width]; `where` names them in messages.
+    """Return pixels as uint8 [example, channel, height, width].
 
-    Accepts whole numbers from 0 to 255 in any type (booleans are black and white), as [example, height,
-    width], with channels last or first, or flat, [example, side² or 3·side²], row by row and in colour the
-    three channels of each pixel together. Four axes have channels last if the last has 1 or 3 places,
-    else with channels first if the second has.
+    Args:
+        values: whole numbers from 0 to 255 of any type, or booleans for black and white. The layout is
+            [example, height, width], the same with channels last or first, or flat, [example, side² or
+            3·side²], by rows and with the three channels of each pixel together. Four axes mean channels last
+            if the last axis has length 1 or 3, else channels first if the second has.
+        where: name of the values in error messages.
 
     Raises:
-        InputError: for other shapes, and for fractions or numbers outside 0 to 255.
+        InputError: for other shapes, fractions, and numbers outside 0 to 255.
     """
     return _channels_first(_as_uint8(values, where), where)
 
@@ -35,7 +37,9 @@ def _as_uint8(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
     if values.dtype.kind == "b":
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype.kind not in "iuf":
-        raise InputError(f"{where}: values of type {values.dtype}; pixels are whole numbers from 0 to 255")
+        raise InputError(
+            f"{where}: values of type {values.dtype}; pixels must be whole numbers from 0 to 255"
+        )
     pixels = np.empty(values.shape, dtype=np.uint8)
     for start in range(0, len(values), _CHUNK):
         chunk = values[start : start + _CHUNK]
@@ -43,8 +47,8 @@ def _as_uint8(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
             pixels[start : start + _CHUNK] = chunk
         if not np.array_equal(pixels[start : start + _CHUNK], chunk):
             raise InputError(
-                f"{where}: {values.dtype} values from {chunk.min()} to {chunk.max()}; pixels are whole "
-                "numbers from 0 to 255 (images of 0 to 1 are to be multiplied by 255 and rounded)"
+                f"{where}: {values.dtype} values from {chunk.min()} to {chunk.max()}; pixels must be whole "
+                "numbers from 0 to 255 (multiply images of 0 to 1 by 255 and round them)"
             )
     return pixels
 
@@ -64,26 +68,26 @@ def _channels_first(pixels: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
         elif pixels.ndim == 4 and shape[1] in (1, 3):
             return pixels
     raise InputError(
-        f"{where}: shape {shape}; images are [n, height, width], [n, height, width, channels], "
+        f"{where}: shape {shape}; images must be [n, height, width], [n, height, width, channels], "
         "[n, channels, height, width] or [n, side² or 3·side²], with 1 or 3 channels"
     )
 
 
-def conform(collection: Collection, config: DataConfig) -> Collection:
-    """The collection with all images of one size and number of channels, as `data` asks.
+def unify_shapes(data: SourceData, config: DataConfig) -> SourceData:
+    """Return the data with images of one size and number of channels, by `data.image_size` and `data.color`.
 
     Raises:
-        InputError: naming `data.image_size`, if splits differ in size and it is not set.
+        InputError: if splits differ in size and `data.image_size` is not set.
     """
-    shapes = {split: images.pixels.shape[1:] for split, images in collection.splits.items()}
+    shapes = {split: images.pixels.shape[1:] for split, images in data.splits.items()}
     height, width = _common_size(shapes, config)
-    most = max(shape[0] for shape in shapes.values())
-    channels = {"auto": most, "grey": 1, "rgb": 3}[config.color]
-    return Collection(
-        collection.classes,
+    max_channels = max(shape[0] for shape in shapes.values())
+    channels = {"auto": max_channels, "grey": 1, "rgb": 3}[config.color]
+    return SourceData(
+        data.classes,
         {
-            split: Images(_fitted(images.pixels, (channels, height, width)), images.labels)
-            for split, images in collection.splits.items()
+            split: Images(_convert(images.pixels, (channels, height, width)), images.labels)
+            for split, images in data.splits.items()
         },
     )
 
@@ -101,13 +105,13 @@ def _common_size(shapes: Mapping[str, tuple[int, ...]], config: DataConfig) -> t
     return height, width
 
 
-def _fitted(pixels: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _convert(pixels: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     if pixels.shape[1:] == shape:
         return pixels
     from PIL import Image
 
-    fitted = np.empty((len(pixels), *shape), dtype=np.uint8)
+    converted = np.empty((len(pixels), *shape), dtype=np.uint8)
     for number, image in enumerate(pixels):
-        plane = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
-        fitted[number] = fit_picture(Image.fromarray(plane), shape)
-    return fitted
+        picture = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+        converted[number] = convert_image(Image.fromarray(picture), shape)
+    return converted

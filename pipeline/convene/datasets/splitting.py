@@ -1,4 +1,4 @@
-"""Which examples go where: drawn by class and seed. Pure functions of labels."""
+"""Stratified random splits and samples, as functions of labels and a seed."""
 
 from typing import Any
 
@@ -9,31 +9,32 @@ Indices = NDArray[np.int64]
 
 
 def hold_out(
-    labels: NDArray[np.int64], fraction: float, *, leave: int = 1, seed: tuple[int, ...]
+    labels: NDArray[np.int64], fraction: float, *, minimum_left: int = 1, seed: tuple[int, ...]
 ) -> tuple[Indices, Indices]:
-    """Divides examples in two, class by class.
+    """Split examples in two, class by class.
 
-    Of each class the second part gets `fraction`, to within one example; but always one, and never so
-    many that fewer than `leave` stay in the first.
+    The second part gets `fraction` of each class, to within one example, but at least one example. The first
+    part keeps at least `minimum_left` examples of each class.
 
     Returns:
-        Indices of the first and of the second part, each ascending: disjoint and exhaustive. The same
-        for the same seed.
+        Ascending indices of the first and of the second part, which together are all examples. The same seed
+        gives the same split.
 
     Raises:
-        ValueError: if a class has fewer than 1 + `leave` examples.
+        ValueError: if a class has fewer than 1 + `minimum_left` examples.
     """
     counts = np.bincount(labels)
-    if (counts[counts > 0] <= leave).any():
-        raise ValueError(f"each class needs {1 + leave} examples or more")
-    held = _shares(counts, round(len(labels) * fraction))
-    return _draw(labels, np.clip(held, np.minimum(1, counts), np.maximum(counts - leave, 0)), seed)
+    if (counts[counts > 0] <= minimum_left).any():
+        raise ValueError(f"each class needs {1 + minimum_left} examples or more")
+    held = _apportion(counts, round(len(labels) * fraction))
+    held = np.clip(held, np.minimum(1, counts), np.maximum(counts - minimum_left, 0))
+    return _draw_per_class(labels, held, seed)
 
 
-def draw(labels: NDArray[np.int64], size: int, *, seed: tuple[int, ...]) -> Indices:
-    """Ascending indices of `size` examples in which classes have their shares, and one example at least.
+def stratified_sample(labels: NDArray[np.int64], size: int, *, seed: tuple[int, ...]) -> Indices:
+    """Return ascending indices of `size` examples, with each class in proportion but at least once.
 
-    All examples, where there are no more than `size`.
+    If there are no more than `size` examples, all are returned.
 
     Raises:
         ValueError: if `size` is smaller than the number of classes.
@@ -42,17 +43,17 @@ def draw(labels: NDArray[np.int64], size: int, *, seed: tuple[int, ...]) -> Indi
         return np.arange(len(labels))
     counts = np.bincount(labels)
     if size < np.count_nonzero(counts):
-        raise ValueError(f"{size} examples cannot hold {np.count_nonzero(counts)} classes")
-    drawn = np.maximum(_shares(counts, size), np.minimum(1, counts))
-    # What lifts a rare class to one example is taken from the classes that are furthest above their share.
+        raise ValueError(f"{size} examples cannot include {np.count_nonzero(counts)} classes")
+    drawn = np.maximum(_apportion(counts, size), np.minimum(1, counts))
+    # Rare classes are raised to one example at the expense of classes furthest above their proportion.
     exact = counts * (size / len(labels))
     while drawn.sum() > size:
         drawn[np.argmax(np.where(drawn > 1, drawn - exact, -np.inf))] -= 1
-    return _draw(labels, drawn, seed)[1]
+    return _draw_per_class(labels, drawn, seed)[1]
 
 
-def _shares(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """Whole numbers that add up to `total`, each within one of its share: the largest remainders round up."""
+def _apportion(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """Distribute `total` in proportion to the counts, by the largest remainder method."""
     exact = counts * (total / counts.sum())
     shares: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     largest = np.argsort(shares - exact, kind="stable")[: total - shares.sum()]
@@ -60,14 +61,16 @@ def _shares(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     return shares
 
 
-def _draw(labels: NDArray[np.int64], sizes: NDArray[Any], seed: tuple[int, ...]) -> tuple[Indices, Indices]:
-    """Draws `sizes[c]` examples of each class c; the rest and the drawn, ascending."""
+def _draw_per_class(
+    labels: NDArray[np.int64], sizes: NDArray[Any], seed: tuple[int, ...]
+) -> tuple[Indices, Indices]:
+    """Draw `sizes[c]` examples of each class c; return ascending indices of the rest and of the drawn."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     counts = np.bincount(labels)
-    # The place of each example in its own class, in random order.
-    place = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    chosen = np.zeros(len(labels), dtype=bool)
-    chosen[order] = place < np.repeat(sizes, counts)
-    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+    # The position of each example within its class, in random order.
+    position = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    drawn = np.zeros(len(labels), dtype=bool)
+    drawn[order] = position < np.repeat(sizes, counts)
+    return np.flatnonzero(~drawn), np.flatnonzero(drawn)

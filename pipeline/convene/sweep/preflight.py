@@ -179,7 +179,7 @@ def _ask_cluster(
             with _collecting_problem(seen.problems):
                 gpu_sharing.check_gpu_memory(search, resources, memory)
             start_seconds = time.monotonic() - began + _START_SECONDS
-            steps = profiling.profile_steps(configurations, dataset.for_training, search, resources)
+            steps = profiling.profile_steps(configurations, dataset.training_data, search, resources)
             tried = list(zip(configurations, steps, strict=True))
             at_a_time = resources.concurrency, resources.max_concurrency
             return _ClusterFacts(seen.problems, *at_a_time, memory, start_seconds, tried)

@@ -41,5 +41,5 @@ def replay(record: SweepRecord, dataset: Dataset, trial: int) -> Iterator[Replay
     search = recorded.configuration.search
     torch.set_num_threads(max(1, int(search.cpus_per_trial)))
     device = "cuda" if search.gpus_per_trial else "cpu"
-    fit = Fit(recorded.configuration, dataset.for_training, device)
+    fit = Fit(recorded.configuration, dataset.training_data, device)
     return (ReplayedEpoch(epoch, fit.run_epoch()) for epoch in recorded.epochs)

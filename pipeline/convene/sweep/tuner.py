@@ -133,7 +133,7 @@ def run(
 
 
 def _tune(sweep: OpenSweep, searcher: Searcher, observer: Observer, gpus: float, *, alone: bool) -> None:
-    search, data = sweep.space.base.search, sweep.dataset.for_training
+    search, data = sweep.space.base.search, sweep.dataset.training_data
     device = _GPU_DEVICE if gpus else "cpu"
     threads = max(1, int(search.cpus_per_trial))
     worker = tune.with_resources(
