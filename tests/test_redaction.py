@@ -1,4 +1,4 @@
-"""No secret is shown: neither of an address nor of the environment."""
+"""Secrets of URLs and of the environment are removed."""
 
 import pytest
 
@@ -21,7 +21,7 @@ from convene.redaction import redact, redact_url
         ("http://[::1]:5000/a@b", "http://[::1]:5000/a@b"),
         ("http://user:12/34@host", "http://host"),
         ("http://user:ab/cd?e@host:5000/a", "http://host:5000/a"),
-        # SQLAlchemy takes these, and `openssl rand -base64` makes such passwords.
+        # SQLAlchemy accepts these passwords, and `openssl rand -base64` creates them.
         ("postgresql+psycopg2://convene:ab/cd=@db/optuna", "postgresql+psycopg2://db/optuna"),
         ("postgresql://convene:12/cd@db:5432/optuna", "postgresql://db:5432/optuna"),
         ("postgresql://convene:a b?c[d@db/optuna?user=u", "postgresql://db/optuna?user=u"),
@@ -33,7 +33,7 @@ from convene.redaction import redact, redact_url
         ("", ""),
     ],
 )
-def test_what_is_shown_of_an_address_is_no_secret(url: str, expected: str) -> None:
+def test_secrets_are_removed_from_a_url(url: str, expected: str) -> None:
     assert redact_url(url) == expected
 
 
@@ -57,7 +57,7 @@ def test_what_is_shown_of_an_address_is_no_secret(url: str, expected: str) -> No
         ("OPTUNA_STORAGE", "postgresql://[bad", "postgresql://[bad", "postgresql://[bad"),
         ("HOME", "/root", "GET http://host:5000/a@b", "GET http://host:5000/a@b"),
         ("HOME", "/root", "at postgresql://h:5432 and by a@b", "at postgresql://h:5432 and by a@b"),
-        # What only looks like one.
+        # Values that only look like secrets.
         ("MLFLOW_TRACKING_URI", "http://host:5000", "http://host:5000/api", "http://host:5000/api"),
         ("AWS_ACCESS_KEY_ID", "AKIA123456", "key AKIA123456", "key AKIA123456"),
         ("RAY_AUTH_TOKEN_PATH", "/run/token", "no /run/token", "no /run/token"),
@@ -66,5 +66,5 @@ def test_what_is_shown_of_an_address_is_no_secret(url: str, expected: str) -> No
         ("DEMO_PASSWORD", "is", "this is it", "this is it"),
     ],
 )
-def test_secrets_of_the_environment_are_taken_out(name: str, value: str, text: str, expected: str) -> None:
+def test_secrets_of_the_environment_are_removed(name: str, value: str, text: str, expected: str) -> None:
     assert redact(text, {name: value}) == expected

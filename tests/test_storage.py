@@ -1,4 +1,4 @@
-"""Each file is there whole or not at all, whatever happens while it is written."""
+"""Files in the storage are complete or absent, whatever happens while they are written."""
 
 import os
 import pickle
@@ -16,7 +16,7 @@ from convene.storage import Storage
 
 @contextmanager
 def full_disk(size: int) -> Iterator[None]:
-    """No file of this process can grow past `size` bytes: a write fails midway, as on a full disk."""
+    """Limit the size of files of this process: a write fails midway, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -26,7 +26,7 @@ def full_disk(size: int) -> Iterator[None]:
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    """Content of all files below, hidden ones too, by relative path."""
+    """The content of all files in a folder and its subfolders, with hidden ones, by relative path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -36,7 +36,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("path", ["a", "a.json", "deep/er/a.json", "ä é/a b.json"])
 @pytest.mark.parametrize("data", [b"", b"one", bytes(range(256)) * 4000])
-def test_what_is_written_is_read(path: str, data: bytes, tmp_path: Path) -> None:
+def test_a_written_file_is_read_back(path: str, data: bytes, tmp_path: Path) -> None:
     storage = Storage(str(tmp_path / "not" / "there" / "yet"))
     assert not storage.exists()
     storage.write(path, b"older and longer" * 100)
@@ -70,7 +70,7 @@ def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
     assert everything(tmp_path) == {"a/b": b"kept"}
 
 
-def test_a_reader_sees_one_whole_version_or_another(tmp_path: Path) -> None:
+def test_a_reader_sees_only_complete_versions(tmp_path: Path) -> None:
     storage, ended = Storage(str(tmp_path)), threading.Event()
     versions = [bytes([n]) * 300_000 for n in range(4)]
     storage.write("a", versions[0])
@@ -91,11 +91,11 @@ def test_a_reader_sees_one_whole_version_or_another(tmp_path: Path) -> None:
     assert reads > 0
 
 
-def test_names_are_sorted_and_leave_out_what_is_hidden(tmp_path: Path) -> None:
+def test_names_are_sorted_without_hidden_ones(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     for path in ("b.json", "a.json", "folder/c.json", "10", "9"):
         storage.write(path, b"")
-    # What a process leaves that is killed while it writes.
+    # Files that a killed writer leaves.
     (tmp_path / ".a.json.0123.partial").write_bytes(b"half")
     (tmp_path / "folder" / ".c.json.0123.partial").write_bytes(b"half")
     assert storage.names() == ["10", "9", "a.json", "b.json", "folder"]
@@ -104,7 +104,7 @@ def test_names_are_sorted_and_leave_out_what_is_hidden(tmp_path: Path) -> None:
     assert Storage(str(tmp_path / "nowhere")).names() == []
 
 
-def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_incomplete_files_are_removed(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     for path in ("a.json", ".lock", "folder/c.json"):
         storage.write(path, b"x")
@@ -114,7 +114,7 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
     assert everything(tmp_path) == before
 
 
-def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     assert not storage.exists("a")
     for path in ("a", "folder/a"):
@@ -122,7 +122,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
             storage.read(path)
 
 
-def test_a_storage_below_another_is_a_folder_of_it(tmp_path: Path) -> None:
+def test_a_storage_can_be_a_subfolder_of_another(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     below = storage / "sweeps/evening"
     below.write("trials/0001/a", b"x")
@@ -131,14 +131,14 @@ def test_a_storage_below_another_is_a_folder_of_it(tmp_path: Path) -> None:
     assert everything(tmp_path) == {"sweeps/evening/trials/0001/a": b"x"}
 
 
-def test_a_root_is_absolute_whatever_it_is_given_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for root in ("runs", "./runs", "~/runs", str(tmp_path / "runs")):
         assert Storage(root).local() == tmp_path / "runs"
 
 
-def test_only_the_root_crosses_a_process(tmp_path: Path) -> None:
+def test_only_the_root_is_pickled(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     storage.write("a", b"x")
     content = pickle.dumps(storage)
@@ -147,7 +147,7 @@ def test_only_the_root_crosses_a_process(tmp_path: Path) -> None:
     assert (copy.root, copy.read("a")) == (storage.root, b"x")
 
 
-def test_a_writable_place_is_left_as_it_was(tmp_path: Path) -> None:
+def test_checking_a_writable_folder_leaves_no_files(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
     Storage(str(tmp_path)).check_writable()
     assert everything(tmp_path) == {"a": b"x"}
@@ -165,22 +165,22 @@ def a_file(folder: Path) -> Path:
 
 def read_only(folder: Path) -> Path:
     if os.geteuid() == 0:
-        pytest.skip("root may write anywhere")
+        pytest.skip("root can write anywhere")
     folder.chmod(0o500)
     return folder
 
 
-PLACES = {
+UNWRITABLE = {
     "below a file": below_a_file,
     "a file": a_file,
-    "where the system lets nobody write": lambda folder: Path("/proc/convene"),
+    "a system folder": lambda folder: Path("/proc/convene"),
     "a read-only folder": read_only,
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_a_place_where_nothing_can_be_written_is_named(place: str, tmp_path: Path) -> None:
-    root = PLACES[place](tmp_path)
+@pytest.mark.parametrize("case", UNWRITABLE)
+def test_an_unwritable_root_is_reported(case: str, tmp_path: Path) -> None:
+    root = UNWRITABLE[case](tmp_path)
     before = everything(tmp_path)
     with pytest.raises(InputError) as raised:
         Storage(str(root)).check_writable()
@@ -189,13 +189,13 @@ def test_a_place_where_nothing_can_be_written_is_named(place: str, tmp_path: Pat
     assert everything(tmp_path) == before
 
 
-def test_a_full_disk_is_found_before_any_work(tmp_path: Path) -> None:
+def test_the_check_finds_a_full_disk(tmp_path: Path) -> None:
     with full_disk(1000), pytest.raises(InputError, match="File too large"):
         Storage(str(tmp_path)).check_writable()
     assert everything(tmp_path) == {}
 
 
 @pytest.mark.parametrize("root", ["gs://bucket", "s3://", "s3://a", "s3://Bucket/runs", "https://bucket/x"])
-def test_an_address_names_a_bucket(root: str) -> None:
+def test_an_address_must_have_a_valid_bucket(root: str) -> None:
     with pytest.raises(InputError, match="must be a folder, or s3://BUCKET/PREFIX"):
         Storage(root)

@@ -1,4 +1,4 @@
-"""Defaults and package versions that hold for a whole process. Needs nothing but Python."""
+"""Defaults and package versions of a process. Imports the standard library only."""
 
 import importlib.metadata
 import platform
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 DEFAULT_STORAGE = "mlruns"
-"""The storage root where none is named, in the working folder."""
+"""The default storage root, relative to the working folder."""
 
 ANSWER_SECONDS = 5
 """Timeout, in seconds, for a server's first answer."""
@@ -14,15 +14,15 @@ ANSWER_SECONDS = 5
 _RESULTS_DEPEND_ON = ("torch", "ray", "optuna", "mlflow", "numpy")
 
 
-def installed() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result depends on, as recorded."""
     found = {package: _version(package) for package in ("convene", *_RESULTS_DEPEND_ON)}
-    # A cluster may lack Convene itself, which travels with the job.
+    # A cluster may lack Convene itself, which is sent with the job.
     return {"python": platform.python_version()} | {p: version for p, version in found.items() if version}
 
 
-def comparable() -> dict[str, str]:
-    """Return the versions that two machines must share: Python's minor one, packages without their build."""
+def comparable_versions() -> dict[str, str]:
+    """Return the versions that two machines must share: minor version of Python, packages without builds."""
     # Builds for CPUs and GPUs have one version: 2.13.0+cpu, 2.13.0+cu130.
     packages = {package: _version(package).partition("+")[0] for package in _RESULTS_DEPEND_ON}
     return {"python": ".".join(platform.python_version_tuple()[:2])} | packages
@@ -34,9 +34,9 @@ def differences(there: Mapping[str, str], here: Mapping[str, str]) -> dict[str, 
     return {name: (there.get(name) or "none", here.get(name) or "none") for name in names}
 
 
-def requirements(wanted: Mapping[str, str]) -> str:
-    """Return the requirements to pass to pip."""
-    return " ".join(f"{package}=={version}" for package, version in wanted.items() if package != "python")
+def pip_requirements(versions: Mapping[str, str]) -> str:
+    """Return the packages as arguments of `pip install`."""
+    return " ".join(f"{package}=={version}" for package, version in versions.items() if package != "python")
 
 
 def _version(package: str) -> str:

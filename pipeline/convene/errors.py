@@ -1,29 +1,29 @@
-"""The two ways in which a command ends badly, each with its exit code."""
+"""Errors for users, each with an exit code."""
 
 
 def last_line(error: object) -> str:
-    """The end of a long error text, which is what went wrong; the rest is where."""
+    """Return the last line of a long error text, which states the cause."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else repr(error)
 
 
 class ConveneError(Exception):
-    """A failure that a person can act on: its message is shown as it stands, without a traceback."""
+    """An error that a user can act on. Its message is shown without a traceback."""
 
     exit_code = 1
 
 
 class InputError(ConveneError):
-    """What was asked is wrong: names the field, the value and what is allowed. All is as it was."""
+    """Invalid input. The message names the field, its value and what is allowed; nothing has been changed."""
 
     exit_code = 2
 
 
 class WorkError(ConveneError):
-    """What was asked is right, but the work failed: says what went wrong and what remains."""
+    """A failure despite valid input. The message states the cause and what remains to be done."""
 
     exit_code = 1
 
 
 class Interrupted(KeyboardInterrupt):
-    """The sweep was interrupted; its message says how to go on."""
+    """The sweep was interrupted. The message has the command that resumes it."""

@@ -1,4 +1,4 @@
-"""Bytes under one root, a folder or a place in an object store, each file written whole or not at all."""
+"""Files under a storage root, a folder or an object store, with atomic writes."""
 
 import errno
 import functools
@@ -19,19 +19,19 @@ _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
 
 
 class StorageError(ConveneError, OSError):
-    """An object store does not take or give a file: it is away, or refuses."""
+    """An object store did not read or write a file: it is unavailable or denies access."""
 
 
 def is_storage_failure(error: OSError) -> bool:
-    """Whether the storage is full or away: what was at work can go on when there is room, or it is back."""
+    """Return whether the storage is full or unavailable, so that work can resume once it is not."""
     return isinstance(error, StorageError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def normalize_root(root: str) -> str:
-    """A storage root as it is known everywhere: `s3://BUCKET/PREFIX`, or the absolute path of a folder.
+    """Return a storage root in its unique form: `s3://BUCKET/PREFIX`, or the absolute path of a folder.
 
     Raises:
-        InputError: if it can be neither.
+        InputError: if it is neither.
     """
     if "://" in root:
         address = root.rstrip("/")
@@ -50,11 +50,11 @@ def normalize_root(root: str) -> str:
 
 @final
 class Storage:
-    """Files under `root`: a folder, which need not exist yet, or `s3://BUCKET/PREFIX`, whose bucket must.
+    """Files under a root: a folder, or `s3://BUCKET/PREFIX`.
 
-    Paths are relative, with forward slashes. Only the root crosses a process: a worker makes its own Storage
-    of it. An object store's endpoint and credentials are found as pyarrow finds them: in AWS_ENDPOINT_URL,
-    AWS_ACCESS_KEY_ID and so on, or by the machine's own role.
+    The folder need not exist yet; the bucket must. Paths are relative, with forward slashes. Only the root is
+    pickled: another process creates its own connection. pyarrow finds the endpoint and the credentials of an
+    object store in AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and so on, or from the machine's role.
 
     Raises:
         InputError: if the root is neither a folder nor such an address, or the object store does not answer.
@@ -67,7 +67,7 @@ class Storage:
             return
         bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
         try:
-            with self._own_errors():
+            with self._storage_errors():
                 self._files = fs.SubTreeFileSystem(f"{bucket}/{prefix}", _object_store(bucket))
         except StorageError as error:
             raise InputError(f"storage = {error}") from None
@@ -79,27 +79,29 @@ class Storage:
         return Storage, (self.root,)
 
     def uri(self, path: str) -> str:
-        """Where a file or folder is, to be told to a person."""
+        """Return the full path or address of a file or folder, for messages."""
         return f"{self.root}/{path}"
 
     def local(self, path: str = "") -> Path:
-        """The path on this machine, where the root is a folder."""
-        assert self.is_local, f"{self.root} is no folder"
+        """Return the local path of a file or folder. The root must be a folder."""
+        assert self.is_local, f"{self.root} is not a folder"
         return Path(self.root, path)
 
     @contextmanager
     def local_copy(self, path: str) -> Iterator[Path]:
-        """A file or folder for libraries that open files themselves; of an object store it is a copy.
+        """Yield the local path of a file or folder, for libraries that open files themselves.
+
+        Files of an object store are copied to a temporary folder.
 
         Raises:
-            FileNotFoundError: if there is none.
+            FileNotFoundError: if it does not exist.
         """
         if self.is_local:
             yield self.local(path)
             return
         with tempfile.TemporaryDirectory(prefix="convene-") as scratch:
             copy = Path(scratch, path.rpartition("/")[2])
-            with self._own_errors():
+            with self._storage_errors():
                 if self._files.get_file_info(path).type == fs.FileType.Directory:
                     copy.mkdir()
                 fs.copy_files(path, str(copy), self._files, fs.LocalFileSystem())
@@ -107,10 +109,10 @@ class Storage:
 
     @contextmanager
     def staging(self, path: str, last: str) -> Iterator[Path]:
-        """A folder on this machine to write files into, which are then those of the folder at `path`.
+        """Yield a local folder whose files become those of the folder at `path`.
 
-        Of an object store the files are taken over when the context is left without an error: the one called
-        `last` goes first and comes last, so that a folder that has it is whole.
+        Files for an object store are uploaded when the context ends without an error. The file named `last`
+        is removed first and uploaded last, so that a folder that has it is complete.
         """
         if self.is_local:
             yield self.local(path)
@@ -124,7 +126,11 @@ class Storage:
                 self.write(f"{path}/{file.name}", file.read_bytes())
 
     def check_writable(self) -> None:
-        """Raises InputError where a file cannot be written under the root."""
+        """Check that files can be written under the root.
+
+        Raises:
+            InputError: if they cannot.
+        """
         probe = f".write-check-{uuid.uuid4().hex}"
         try:
             self.write(probe, b"convene" * 1024)
@@ -133,19 +139,20 @@ class Storage:
             raise InputError(f"storage = {self.root}: {error.strerror or error}") from None
 
     def write(self, path: str, data: bytes) -> None:
-        """Replaces the file, so that a reader never sees a part of it."""
+        """Write or replace a file atomically: readers never see a part of it."""
         if self.is_local:
-            self._write_beside(path, data)
+            self._write_local(path, data)
             return
-        with self._own_errors(), self._files.open_output_stream(path) as stream:
-            stream.write(data)  # an object is there when all of it is
+        with self._storage_errors(), self._files.open_output_stream(path) as stream:
+            stream.write(data)  # an object appears only when it is complete
 
-    def _write_beside(self, path: str, data: bytes) -> None:
+    def _write_local(self, path: str, data: bytes) -> None:
+        """Write a temporary file in the same folder, and rename it."""
         parent, _, name = path.rpartition("/")
         if parent or not self.local().is_dir():
             self._files.create_dir(parent or ".", recursive=True)
-        beside = f"{parent}/" if parent else ""
-        partial = f"{beside}.{name}.{uuid.uuid4().hex}.partial"
+        folder = f"{parent}/" if parent else ""
+        partial = f"{folder}.{name}.{uuid.uuid4().hex}.partial"
         try:
             with self._files.open_output_stream(partial) as stream:
                 stream.write(data)
@@ -155,53 +162,53 @@ class Storage:
             raise
 
     def read(self, path: str) -> bytes:
-        """The whole file. Raises FileNotFoundError where there is none."""
-        with self._own_errors(), self._files.open_input_file(path) as stream:
+        """Return the content of a file. Raises FileNotFoundError if it does not exist."""
+        with self._storage_errors(), self._files.open_input_file(path) as stream:
             return bytes(stream.read())
 
     def remove(self, path: str) -> None:
-        """Removes a file, where there is one."""
+        """Remove a file if it exists."""
         if self.is_local:
             self.local(path).unlink(missing_ok=True)
         elif self.exists(path):
-            with self._own_errors():
+            with self._storage_errors():
                 self._files.delete_file(path)
 
     def remove_partial(self) -> None:
-        """Removes what writers that were killed left of files right under the root; none may be at work."""
+        """Remove incomplete files that killed writers left in the root. No writer may be running."""
         if self.is_local:
             for partial in self.local().glob(".*.partial"):
                 partial.unlink(missing_ok=True)
 
     def exists(self, path: str = "") -> bool:
-        """Whether there is a file or folder."""
+        """Return whether a file or folder exists."""
         if self.is_local:
             return self.local(path).exists()
-        with self._own_errors():
+        with self._storage_errors():
             return bool(self._files.get_file_info(path).type != fs.FileType.NotFound)
 
-    def state(self, path: str) -> str:
-        """Sizes and times of a file, or of all files below a folder; empty where there is none."""
-        with self._own_errors():
-            found = [self._files.get_file_info(path)]
-            if found[0].type == fs.FileType.Directory:
-                found = self._files.get_file_info(fs.FileSelector(path, recursive=True))
-        files = sorted((file.path, file.size, file.mtime_ns) for file in found if file.is_file)
+    def signature(self, path: str) -> str:
+        """Return a text that changes with a file, or with any file in a folder; empty if there is none."""
+        with self._storage_errors():
+            infos = [self._files.get_file_info(path)]
+            if infos[0].type == fs.FileType.Directory:
+                infos = self._files.get_file_info(fs.FileSelector(path, recursive=True))
+        files = sorted((file.path, file.size, file.mtime_ns) for file in infos if file.is_file)
         return " ".join(map(str, files))
 
     def names(self, path: str = "") -> list[str]:
-        """Sorted names of what is in a folder, hidden ones left out; empty where there is no folder."""
+        """Return the sorted names of the files and folders in a folder, without hidden ones."""
         selector = fs.FileSelector(path, allow_not_found=True)
         try:
-            with self._own_errors():
+            with self._storage_errors():
                 names = [info.base_name for info in self._files.get_file_info(selector)]
         except NotADirectoryError:
             return []
         return sorted(name for name in names if name and not name.startswith("."))
 
     @contextmanager
-    def _own_errors(self) -> Iterator[None]:
-        """Turns what an object store has to say into a line, without the number of the request."""
+    def _storage_errors(self) -> Iterator[None]:
+        """Turn an object store's error into a StorageError of one line, without the request number."""
         try:
             yield
         except FileNotFoundError:
@@ -209,13 +216,14 @@ class Storage:
         except OSError as error:
             if self.is_local:
                 raise
-            what = str(error).partition(" (Request ID")[0]
-            raise StorageError(f"{self.root}: {what}") from None
+            message = str(error).partition(" (Request ID")[0]
+            raise StorageError(f"{self.root}: {message}") from None
 
 
 @functools.cache
 def _object_store(bucket: str) -> fs.FileSystem:
-    # A small object then takes one request instead of three.
+    # With this option a small object needs one request instead of three.
     uri = f"s3://{bucket}?allow_delayed_open=true"
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return fs.FileSystem.from_uri(uri + (f"&region={region}" if region else ""))[0]  # else it is asked for
+    # Without a region, pyarrow requests it from the store.
+    return fs.FileSystem.from_uri(uri + (f"&region={region}" if region else ""))[0]

@@ -120,7 +120,7 @@ def test_addresses_are_sent_and_credentials_are_not() -> None:
     }
     submitted = json.loads(sent[job_entrypoint.SUBMISSION_VARIABLE])
     assert submitted["addresses"] == {"OPTUNA_STORAGE": "postgresql://postgres/optuna"}
-    assert submitted["versions"] == environment.comparable()
+    assert submitted["versions"] == environment.comparable_versions()
 
 
 # --- On the cluster ----------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_a_different_environment_ends_the_job_before_any_library_is_imported(tmp
     """Python runs isolated and without site-packages, as on a cluster that has none of the libraries."""
     shutil.copytree(Path(job_entrypoint.__file__).parents[1], tmp_path / "convene")
     program = "import sys; sys.path.insert(0, '.'); from convene.cluster.job_entrypoint import main; main()"
-    submitted = {"versions": environment.comparable(), "addresses": {}}
+    submitted = {"versions": environment.comparable_versions(), "addresses": {}}
     ended = subprocess.run(
         [sys.executable, "-I", "-S", "-c", program],
         cwd=tmp_path,
@@ -179,7 +179,7 @@ def test_a_different_environment_ends_the_job_before_any_library_is_imported(tmp
 
 
 def test_builds_of_one_version_are_equal() -> None:
-    here = environment.comparable()
+    here = environment.comparable_versions()
     assert all("+" not in version for version in here.values())
     assert here["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert environment.differences(here, dict(here)) == {}

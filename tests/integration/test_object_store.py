@@ -132,7 +132,7 @@ def test_images_in_a_bucket_are_those_in_a_folder(store: ObjectStore, path: str,
         remote = datasets.load(DataConfig(source=source), cache=cache)
         assert (remote.fingerprint, remote.source, remote.name) == (local.fingerprint, source, local.name)
     assert len(list((cache / "s3").iterdir())) == 1
-    with pytest.raises(InputError, match=f"data.source = s3://{bucket}/data/imges: there is no such file"):
+    with pytest.raises(InputError, match=f"data.source = s3://{bucket}/data/imges: no such file or folder"):
         datasets.load(DataConfig(source=f"s3://{bucket}/data/imges"), cache=cache)
 
 

@@ -170,13 +170,13 @@ def check_storage(storage: Storage) -> None:
 
 def _check_libraries(nodes: Mapping[str, Mapping[str, str]]) -> None:
     """Raise InputError if some nodes have other versions than this machine."""
-    here = environment.comparable()
+    here = environment.comparable_versions()
     differing = {node: text for node, there in nodes.items() if (text := _describe_differences(there, here))}
     if differing:
         lines = "".join(f"\n  {node}: {text}" for node, text in differing.items())
         raise InputError(
             f"{len(differing)} of the cluster's {len(nodes)} nodes have other versions than this machine:"
-            f"{lines}\ninstall on every node: pip install {environment.requirements(here)}"
+            f"{lines}\ninstall on every node: pip install {environment.pip_requirements(here)}"
         )
 
 
@@ -194,7 +194,7 @@ def _task_on_node(node: str) -> Any:
 def _echo_file(storage: Storage, request: str, answer: str) -> dict[str, str]:
     """Copy the file `request` to `answer`, and return the node's versions."""
     storage.write(answer, storage.read(request))
-    return environment.comparable()
+    return environment.comparable_versions()
 
 
 def _storage_error(storage: Storage, request: str, node: str, answer: "ray.ObjectRef[Any]") -> str | None:

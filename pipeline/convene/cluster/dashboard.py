@@ -90,7 +90,7 @@ def _check_dashboard(url: str) -> None:
         reason = getattr(error, "reason", None) or error
         reason = getattr(reason, "strerror", None) or reason
         raise InputError(f"--address {url}: no Ray dashboard answers: {reason}") from None
-    here = environment.comparable()["ray"]
+    here = environment.comparable_versions()["ray"]
     if there != here:
         raise InputError(
             f"--address {url}: the cluster runs Ray {there}, but this machine runs Ray {here}; the versions "

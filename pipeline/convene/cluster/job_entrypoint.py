@@ -20,7 +20,7 @@ def main() -> None:
     """Run `convene`, or exit with code 2 if the environment differs from the submitting machine's."""
     submitted = os.environ.get(SUBMISSION_VARIABLE)
     if submitted:
-        error = environment_error(json.loads(submitted), environment.comparable(), os.environ)
+        error = environment_error(json.loads(submitted), environment.comparable_versions(), os.environ)
         if error:
             sys.stderr.write(f"convene: {error}\n")
             sys.exit(2)
@@ -40,7 +40,7 @@ def environment_error(
         return (
             f"the cluster's environment differs from the one that this job was submitted from:{lines}\n"
             f"install on every node: Python {required['python']}, and pip install "
-            f"{environment.requirements(required)}\n"
+            f"{environment.pip_requirements(required)}\n"
             "or submit from an environment with the cluster's versions"
         )
     if lines := "".join(_differing_addresses(submitted["addresses"], variables)):

@@ -11,7 +11,7 @@ from convene.cluster.job_entrypoint import SUBMISSION_VARIABLE
 from convene.config import search_space
 from convene.config.search_space import SearchSpace
 from convene.errors import InputError
-from convene.redaction import ADDRESSES, redact_url
+from convene.redaction import URL_VARIABLES, redact_url
 from convene.storage import normalize_root
 
 SEARCH_SPACE_FILE = "search_space.toml"
@@ -22,7 +22,7 @@ STOP_SECONDS = 30
 
 # Where services are, never how to log in to them.
 _ADDRESS_VARIABLES = (
-    *ADDRESSES,
+    *URL_VARIABLES,
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
     "AWS_REGION",
@@ -43,11 +43,10 @@ def resolve_data_path(space: SearchSpace) -> SearchSpace:
 
     The job runs in another folder.
     """
-    from convene.datasets.download import ARCHIVES
+    from convene.datasets.sources import NAMED_SOURCES
 
     source = Path(space.base.data.source)
-    is_name = str(source) == "digits" or str(source) in ARCHIVES
-    if is_name or source.is_absolute() or not source.exists():
+    if str(source) in NAMED_SOURCES or source.is_absolute() or not source.exists():
         return space
     return search_space.override(space, {"data.source": str(source.absolute())})
 
@@ -57,7 +56,7 @@ def environment_variables(variables: Mapping[str, str]) -> dict[str, str]:
     addresses = {name: variables[name] for name in _ADDRESS_VARIABLES if variables.get(name)}
     sent = {name: value for name, value in addresses.items() if redact_url(value) == value}
     not_sent = {name: redact_url(value) for name, value in addresses.items() if name not in sent}
-    submitted = {"versions": environment.comparable(), "addresses": not_sent}
+    submitted = {"versions": environment.comparable_versions(), "addresses": not_sent}
     return {
         **sent,
         SUBMISSION_VARIABLE: json.dumps(submitted),

@@ -206,12 +206,12 @@ def fetch_from_store(source: str, cache: Path | None = None) -> Path:
     parent, _, name = source.rstrip("/").rpartition("/")
     try:
         store = Storage(parent)
-        state = store.state(name)
+        signature = store.signature(name)
     except (InputError, StorageError) as error:
         raise InputError(f"data.source = {source}: {str(error).removeprefix('storage = ')}") from None
-    if not state:
+    if not signature:
         raise InputError(f"data.source = {source}: no such file or folder")
-    key = hashlib.sha256(f"{source} {state}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{source} {signature}".encode()).hexdigest()[:16]
     copies = cache_folder("s3", cache)
     copy = copies / key / name
     if copy.exists():

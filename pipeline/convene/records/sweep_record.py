@@ -99,7 +99,8 @@ class SweepRecord:
     def open(cls, storage: Storage, name: str) -> "SweepRecord":
         """Open a recorded sweep. Raise InputError with the nearest names if there is none."""
         if name not in names(storage):
-            raise InputError(f"sweep {name!r}: not found under {storage.root}{suggestion(name, names(storage))}")
+            hint = suggestion(name, names(storage))
+            raise InputError(f"sweep {name!r}: not found under {storage.root}{hint}")
         return cls(storage, name)
 
     def command(self, name: str) -> str:

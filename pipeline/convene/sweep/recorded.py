@@ -85,7 +85,7 @@ def replay_trial(
 
     from convene.sweep.replay import replay
 
-    changed = environment.differences(sweep.record.about.versions, environment.installed())
+    changed = environment.differences(sweep.record.about.versions, environment.installed_versions())
     return replay(sweep.record, sweep.dataset, trial), changed
 
 

@@ -219,6 +219,6 @@ def _metadata(name: str, dataset: Dataset) -> SweepMetadata:
         train=len(dataset.train),
         fingerprint=dataset.fingerprint,
         test_sha256=dataset.test.sha256,
-        versions=environment.installed(),
+        versions=environment.installed_versions(),
         study=redact_url(os.environ.get("OPTUNA_STORAGE", "")),
     )
