@@ -2,7 +2,7 @@
 
 
 def last_line(error: object) -> str:
-    """Return the last line of a long error text, which states the cause."""
+    """Return the last line of a long error message, which states the cause."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else repr(error)
 

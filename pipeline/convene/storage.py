@@ -188,7 +188,7 @@ class Storage:
             return bool(self._files.get_file_info(path).type != fs.FileType.NotFound)
 
     def signature(self, path: str) -> str:
-        """Return a text that changes with a file, or with any file in a folder; empty if there is none."""
+        """Return a string that changes with a file, or with any file in a folder; empty if there is none."""
         with self._storage_errors():
             infos = [self._files.get_file_info(path)]
             if infos[0].type == fs.FileType.Directory:

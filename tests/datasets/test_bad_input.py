@@ -115,7 +115,7 @@ def npy() -> bytes:
 BMP = b"BM" + bytes(8) + struct.pack("<IIIIHHIIIIII", 62, 40, 4, 4, 1, 8, 0, 0, 0, 0, 2, 0)
 PIXELS = IMAGES.tolist()
 LOW = struct.pack(">IIII", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1)
-NO_LABEL = "labels must be whole numbers or texts"
+INVALID_LABEL = "labels must be integers or strings"
 CASES: dict[str, Case] = {
     # Sources
     "misspelt": ((lambda folder: None), {"source": "mnits"}, ["data.source = 'mnits'", "mean mnist"]),
@@ -189,7 +189,7 @@ CASES: dict[str, Case] = {
     "class only in test": files(
         some("train/a", "train/b", "test/a", "test/b", "test/wolf"), "test: class 'wolf'", "train", "a, b"
     ),
-    "no text for a name": files(some("a", "caf\udce9"), "class 'caf\\udce9'", "must be UTF-8"),
+    "name not in UTF-8": files(some("a", "caf\udce9"), "class 'caf\\udce9'", "must be UTF-8"),
     "class not in valid": files(some("train/a", "train/b", "val/a"), "val: class 'b'", "is missing"),
     "no tests": files(
         some("train/a", "train/b") | {"test/a/x.txt": b"", "test/b/x.txt": b""}, "test: no images", ".webp"
@@ -209,7 +209,7 @@ CASES: dict[str, Case] = {
     "npz, not a number": npz("x: float32", "nan", x=np.full(IMAGES.shape, np.nan, np.float32), y=LABELS),
     "npz, above": npz("x: int64", "256", "0 to 255", x=IMAGES.astype(int) + 256, y=LABELS),
     "npz, below": npz("x: int16", "-1", x=IMAGES.astype(np.int16) - 1, y=LABELS),
-    "npz, texts": npz("x: values of type <U3", "0 to 255", x=IMAGES.astype(str), y=LABELS),
+    "npz, strings": npz("x: values of type <U3", "0 to 255", x=IMAGES.astype(str), y=LABELS),
     "npz, two channels": npz("shape (12, 2, 4, 2)", "1 or 3", x=np.zeros((12, 2, 4, 2), np.uint8), y=LABELS),
     "npz, five axes": npz("shape (12, 4, 4, 1, 1)", x=IMAGES[..., None, None], y=LABELS),
     "npz, no square": npz("shape (12, 17)", "side²", x=np.zeros((12, 17), np.uint8), y=LABELS),
@@ -217,10 +217,10 @@ CASES: dict[str, Case] = {
     "npz, a number": npz("shape ()", x=np.uint8(3), y=LABELS),
     "npz, a number of another type": npz("shape ()", x=np.int64(3), y=LABELS),
     "npz, too large": (huge_npz, {}, ["a.npz: the values of x need 1e+09 GB", "memory available"]),
-    "npz, one-hot": npz("y: shape (12, 2)", "one whole number", x=IMAGES, y=np.eye(2)[LABELS]),
-    "npz, fractional labels": npz("label 0.5", NO_LABEL, x=IMAGES, y=LABELS + 0.5),
-    "npz, label is not a number": npz("label nan", NO_LABEL, x=IMAGES, y=np.where(LABELS, np.nan, 0)),
-    "npz, dates": npz("datetime64", NO_LABEL, x=IMAGES, y=LABELS.astype("M8[s]")),
+    "npz, one-hot": npz("y: shape (12, 2)", "one integer or string", x=IMAGES, y=np.eye(2)[LABELS]),
+    "npz, fractional labels": npz("label 0.5", INVALID_LABEL, x=IMAGES, y=LABELS + 0.5),
+    "npz, label is not a number": npz("label nan", INVALID_LABEL, x=IMAGES, y=np.where(LABELS, np.nan, 0)),
+    "npz, dates": npz("datetime64", INVALID_LABEL, x=IMAGES, y=LABELS.astype("M8[s]")),
     "npz, no UTF-8": npz("y", "UTF-8", x=IMAGES, y=np.array([b"\xff", b"a"])[LABELS]),
     "npz, pickled": npz("y cannot be read", "pickle", x=IMAGES, y=np.array([{}] * 12)),
     "npz, new label in test": npz(
@@ -233,7 +233,7 @@ CASES: dict[str, Case] = {
     ),
     "npz, other labels in test": npz(
         "integers in train",
-        "texts in test",
+        "strings in test",
         x_train=IMAGES,
         y_train=LABELS,
         x_test=IMAGES,
@@ -290,7 +290,7 @@ CASES: dict[str, Case] = {
     "parquet, later sizes": parquet(
         "image", "2x2", "3x3", "from 256", image=[[0] * 4] * 256 + [[0] * 9] * 256, label=[0, 1] * 256
     ),
-    "parquet, texts for pixels": parquet("image", "0 to 255", image=[["0"] * 16] * 12, label=LABELS),
+    "parquet, strings for pixels": parquet("image", "0 to 255", image=[["0"] * 16] * 12, label=LABELS),
     "parquet, fractions": parquet("image", "float", "0 to 255", image=[[0.5] * 16] * 12, label=LABELS),
     "parquet, no square": parquet("image", "(12, 17)", image=[[0] * 17] * 12, label=LABELS),
     "parquet, no image": parquet(
@@ -300,7 +300,7 @@ CASES: dict[str, Case] = {
         "label, row 5", "missing", image=PIXELS, label=[*LABELS.tolist()[:5], None] + [1] * 6
     ),
     "parquet, dates": parquet(
-        "label", "date32", NO_LABEL, image=PIXELS, label=pa.array(LABELS.astype(np.int32), pa.date32())
+        "label", "date32", INVALID_LABEL, image=PIXELS, label=pa.array(LABELS.astype(np.int32), pa.date32())
     ),
     "parquet, no name": (
         lambda folder: pq.write_table(

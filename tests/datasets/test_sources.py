@@ -297,7 +297,7 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "npz, 64-bit, Fortran order": partial(npz, change=lambda x: np.asfortranarray(x.astype(np.int64))),
     "npz, labels in a column": partial(npz, labels=lambda y: y[:, None]),
     "npz, labels as floats": partial(npz, labels=lambda y: y.astype(np.float64)),
-    "npz, labels as texts": partial(npz, labels=lambda y: y.astype(str)),
+    "npz, labels as strings": partial(npz, labels=lambda y: y.astype(str)),
     "npz, labels as bytes": partial(npz, labels=lambda y: y.astype("S1")),
     "npz, val": partial(npz, names={"x_valid": "x_val", "y_valid": "y_val"}),
     "npz of MedMNIST": partial(npz, names=MEDMNIST),
@@ -311,7 +311,7 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
         parquet, image=lambda x: x.tolist(), type=pa.large_list(pa.large_list(pa.float32()))
     ),
     "parquet, images": partial(parquet, image=png),
-    "parquet, texts": partial(parquet, image=png, label=str),
+    "parquet, string labels": partial(parquet, image=png, label=str),
     "parquet, Hugging Face": partial(
         parquet,
         image=lambda x: {"bytes": png(x), "path": None},

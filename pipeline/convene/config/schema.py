@@ -16,11 +16,11 @@ from pydantic import (
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def seconds(duration: object) -> object:
+def parse_duration(duration: object) -> object:
     """Return the seconds of a duration such as "300s" or "1h30m"; other types are returned unchanged.
 
     Raises:
-        ValueError: if a text is not a sequence of numbers with units s, m, h or d.
+        ValueError: if a string is not a sequence of numbers with units s, m, h or d.
     """
     if not isinstance(duration, str):
         return duration
@@ -29,7 +29,7 @@ def seconds(duration: object) -> object:
     return sum(float(n) * _SECONDS[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", duration))
 
 
-def _widths(value: object) -> object:
+def _as_list(value: object) -> object:
     """Return a single width as a list; 0 means no layer."""
     if isinstance(value, int) and not isinstance(value, bool):
         return [value] if value else []
@@ -40,7 +40,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Widths = Annotated[tuple[Annotated[int, Strict(), Field(ge=1)], ...], Strict(False)]
-Duration = Annotated[float, Field(gt=0), BeforeValidator(seconds)]
+Duration = Annotated[float, Field(gt=0), BeforeValidator(parse_duration)]
 Normalization = Literal["channel", "pixel", "center", "none"]
 Objective = Literal["valid_loss", "valid_accuracy", "parameters", "latency_ms", "seconds"]
 
@@ -114,7 +114,7 @@ class NetworkConfig(Section):
     """Activation function of the blocks and the dense layers."""
     dropout: Probability = 0.0
     """Dropout probability after each block."""
-    dense: Annotated[Widths, BeforeValidator(_widths)] = ()
+    dense: Annotated[Widths, BeforeValidator(_as_list)] = ()
     """Units of the dense layers between the blocks and the output: a number or a list."""
     dense_dropout: Probability = 0.0
     """Dropout probability after each dense layer."""
@@ -183,8 +183,8 @@ class SearchConfig(Section):
     """ASHA: the first rung, in epochs. Without it, a third of `training.epochs`: under a one-cycle schedule,
     earlier ranks say little about the final ones."""
     reduction_factor: Annotated[int, Field(ge=2, le=16)] = 2
-    """ASHA: ratio of the epochs of successive rungs, and of trials that continue. After the first rung, no
-    rung lies beyond 1/`reduction_factor` of the epochs: a trial that gets this far is completed."""
+    """ASHA: ratio of the epochs of successive rungs, and of trials that continue. Later rungs are within the
+    first 1/`reduction_factor` of the epochs: a trial that gets this far is completed."""
     concurrency: Positive | None = None
     """Number of concurrent trials. Without it, limited by the CPUs and GPUs."""
     wait_for_nodes: Duration | None = None
@@ -232,7 +232,7 @@ class SearchConfig(Section):
 
     @property
     def minimize(self) -> bool:
-        """Whether lower values of the primary objective are better."""
+        """Return whether lower values of the primary objective are better."""
         return self.primary_objective == "valid_loss"
 
 
@@ -248,7 +248,7 @@ class EnsembleConfig(Section):
     to this many members."""
 
     @property
-    def networks(self) -> int:
+    def saved_networks(self) -> int:
         """Number of networks saved of the best trials by loss, and again by accuracy."""
         return max(self.keep, self.size)
 

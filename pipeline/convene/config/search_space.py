@@ -209,7 +209,7 @@ def _first_trials(space: SearchSpace) -> Iterator[dict[str, Any]]:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Return name and value of `SECTION.KEY=VALUE`. A value that is not valid TOML is text.
+    """Return name and value of `SECTION.KEY=VALUE`. A value that is not valid TOML is a string.
 
     Raises:
         InputError: if the text has another form.

@@ -51,7 +51,7 @@ def image_values(column: Any, where: str, row: int) -> NDArray[Any] | list[bytes
 
 
 def label_values(column: Any, where: str, row: int) -> NDArray[Any]:
-    """Return a column's numbers or texts [row]; for the arguments see `image_values`.
+    """Return a column's numbers or strings [row]; for the arguments see `image_values`.
 
     Raises:
         InputError: for missing values and values of other types.
@@ -69,7 +69,7 @@ def label_values(column: Any, where: str, row: int) -> NDArray[Any]:
         or pa.types.is_boolean(column.type)
     ):
         return np.asarray(column.to_numpy(zero_copy_only=False))
-    raise InputError(f"{where}: values of type {column.type}; labels must be whole numbers or texts")
+    raise InputError(f"{where}: values of type {column.type}; labels must be integers or strings")
 
 
 def _check_no_nulls(column: Any, where: str, row: int | None) -> None:

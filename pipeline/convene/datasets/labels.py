@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from convene.errors import InputError
 
-_KINDS = {"b": "integers", "i": "integers", "u": "integers", "U": "texts"}
+_KINDS = {"b": "integers", "i": "integers", "u": "integers", "U": "strings"}
 
 
 def as_labels(values: NDArray[Any], where: str) -> NDArray[Any]:
-    """Return labels [example] as integers or texts.
+    """Return labels [example] as integers or strings.
 
     Args:
-        values: integers, whole floats, texts or UTF-8 bytes, as [example] or [example, 1].
+        values: integers, whole floats, strings or UTF-8 bytes, as [example] or [example, 1].
         where: name of the labels in error messages.
 
     Raises:
@@ -24,21 +24,21 @@ def as_labels(values: NDArray[Any], where: str) -> NDArray[Any]:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise InputError(f"{where}: shape {values.shape}; labels must be one whole number or text per image")
+        raise InputError(f"{where}: shape {values.shape}; labels must be one integer or string per image")
     if values.dtype.kind == "S":
         try:
             values = np.char.decode(values, "utf-8")
         except UnicodeDecodeError:
-            raise InputError(f"{where}: labels are not UTF-8 text") from None
+            raise InputError(f"{where}: labels are not valid UTF-8") from None
     if values.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             whole = values.astype(np.int64)
         if not np.array_equal(whole, values):
             wrong = values[values != whole][0]
-            raise InputError(f"{where}: label {wrong}; labels must be whole numbers or texts")
+            raise InputError(f"{where}: label {wrong}; labels must be integers or strings")
         values = whole
     if values.dtype.kind not in _KINDS:
-        raise InputError(f"{where}: values of type {values.dtype}; labels must be whole numbers or texts")
+        raise InputError(f"{where}: values of type {values.dtype}; labels must be integers or strings")
     return values
 
 

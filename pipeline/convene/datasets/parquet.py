@@ -134,7 +134,7 @@ def _read_split(paths: Sequence[Path], config: DataConfig) -> _Split:
         )
     if len({array.dtype.kind == "U" for array in labels}) > 1:
         raise InputError(
-            f"{paths[0].parent}: {config.label_column} has numbers in some files and texts in others"
+            f"{paths[0].parent}: {config.label_column} has numbers in some files and strings in others"
         )
     return _Split(np.concatenate(pixels) if pixels else None, encoded, np.concatenate(labels), names)
 

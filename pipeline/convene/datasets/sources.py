@@ -24,7 +24,7 @@ class FileFormat:
     """A kind of folder or file that can be a source."""
 
     matches: Callable[[Path], bool]
-    """Whether a path is of this kind."""
+    """Predicate for paths of this kind."""
     read: Callable[[Path, DataConfig], SourceData]
 
 

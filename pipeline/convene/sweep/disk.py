@@ -65,7 +65,7 @@ def disk_bound(space: SearchSpace, dataset: Dataset, concurrency: int) -> int:
     written beside the one that it replaces; the export; the report; and the members' predictions on the test
     images. The incomplete files of a killed worker, which exist until its trial ends, are not counted.
     """
-    trials, keep = space.base.search.trials, space.base.ensemble.networks
+    trials, keep = space.base.search.trials, space.base.ensemble.saved_networks
     configuration = largest_configuration(space, dataset.image_shape, len(dataset.classes))
     network = network_bytes(configuration.network, dataset.image_shape, len(dataset.classes))
     state = state_bytes(configuration, dataset.image_shape, len(dataset.classes))

@@ -153,7 +153,7 @@ def _candidates(record: SweepRecord, studied: Sequence[StudyTrial], config: Ense
     if not found:
         reasons = trials.states_and_reasons(studied)
         raise WorkError(f"sweep {record.name}: no trial finished an epoch, so there is no ensemble{reasons}")
-    kept = record.space.base.ensemble.networks
+    kept = record.space.base.ensemble.saved_networks
     complete = sum(trial.state is TrialState.COMPLETE for trial in studied)
     if config.size > kept and len(found) < complete:
         raise InputError(

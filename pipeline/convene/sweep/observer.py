@@ -39,7 +39,7 @@ class Observer(tune.Callback, tune.Stopper):
         config = sweep.space.base
         self._study, self._tracker, self._files = sweep.study, tracker, sweep.record.files
         self._search, self._budget = config.search, budget
-        self._retention = NetworkRetention(self._files, self._study, config.ensemble.networks)
+        self._retention = NetworkRetention(self._files, self._study, config.ensemble.saved_networks)
         self._progress = ProgressReporter(self._study, config.search, budget, watch)
         self.retries = Retries(config.search.retries)
         self._views: dict[int, TrialView] = {}

@@ -190,7 +190,7 @@ class Fit:
             raise DivergenceError(f"the {name} loss is {loss} in epoch {self.epoch}")
 
     def _seed(self, epoch: int) -> None:
-        """Seed PyTorch for an epoch; epoch 0 stands for the initial weights."""
+        """Seed PyTorch for an epoch, or for the initial weights if it is 0."""
         seed = np.random.SeedSequence([self.config.seed or 0, epoch]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed))
 

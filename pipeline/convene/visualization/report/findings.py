@@ -127,5 +127,5 @@ def _ensembled(
     if not logits:
         return ()
     config = space.base.ensemble
-    largest = min(_LARGEST, config.networks)
+    largest = min(_LARGEST, config.saved_networks)
     return tuple(scores_by_size(logits, dataset.valid.labels, largest=largest, rank_by=config.rank_by))
