@@ -200,7 +200,7 @@ def fetch_from_store(source: str, cache: Path | None = None) -> Path:
     Raises:
         InputError: if it does not exist, or the object store does not answer.
     """
-    # Imports pyarrow, which other sources do not need.
+    # Imported here because it loads pyarrow, which other sources do not need.
     from convene.storage import Storage, StorageError
 
     parent, _, name = source.rstrip("/").rpartition("/")
