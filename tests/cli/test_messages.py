@@ -72,7 +72,10 @@ def refused(answer: Callable[..., tuple[int, str, str]], *arguments: str, says: 
         (["sweep", "space.toml", "--set", "search.gpus_per_trial=-1"], ["search.gpus_per_trial = -1"]),
         (
             ["sweep", "space.toml", "--set", "network.padding=valid", "--set", "network.kernel_size=9"],
-            ["nothing in this space fits images of 8x8", "kernel of size 9 does not fit a feature map of size 8"],
+            [
+                "nothing in this space fits images of 8x8",
+                "kernel of size 9 does not fit a feature map of size 8",
+            ],
         ),
         (["preflight", "nowhere.toml"], ["nowhere.toml", "No such file"]),
         (["preflight", "space.toml", "--set", "network.widht=3"], ["network.widht", "did you mean width"]),
