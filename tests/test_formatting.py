@@ -1,4 +1,4 @@
-"""Numbers, durations, sizes and lists as text, and text that is safe in Markdown."""
+"""Readable text for numbers, durations, sizes and lists, and safe Markdown."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from convene.formatting import byte_size, code, duration, escape, percent, range
         (0.9972, 360, "99.7 %"),
         (0.99571, 10_000, "99.57 %"),
         (1.0, 360, "100 %"),
-        (0.9999, 360, "99.99 %"),  # what is not all is never rounded to all
+        (0.9999, 360, "99.99 %"),  # less than all is never rounded to 100 %
         (0.99996, 10_000, "99.996 %"),
         (0.0, 360, "0.0 %"),
         (1e-9, 360, "<0.1 %"),
@@ -20,7 +20,7 @@ from convene.formatting import byte_size, code, duration, escape, percent, range
         (0.0015, 360, "0.1 %"),
     ],
 )
-def test_percents(share: float, count: int, text: str) -> None:
+def test_percent(share: float, count: int, text: str) -> None:
     assert percent(share, count) == text
 
 
@@ -35,7 +35,7 @@ def test_significant_digits(value: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(51.6, "52 s"), (750, "12 min 30 s"), (7500, "2 h 5 min"), (3600, "1 h")]
 )
-def test_durations(seconds: float, text: str) -> None:
+def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
@@ -50,11 +50,11 @@ def test_durations(seconds: float, text: str) -> None:
         (3e15, "3e+03 TB"),
     ],
 )
-def test_byte_sizes(size: float, words: str) -> None:
+def test_byte_size(size: float, words: str) -> None:
     assert byte_size(size) == words
 
 
-def test_ranges_are_few_words() -> None:
+def test_consecutive_numbers_become_ranges() -> None:
     assert [ranges(n) for n in ([], [4], [0, 1, 2, 5, 7, 8])] == ["", "4", "0 to 2, 5, 7 to 8"]
 
 
@@ -66,6 +66,6 @@ def test_ranges_are_few_words() -> None:
         ("[x](y) *z* #1 _", "`[x](y) *z* #1 _`", "\\[x\\](y) \\*z\\* \\#1 \\_"),
     ],
 )
-def test_no_text_becomes_markdown(value: str, inline: str, escaped: str) -> None:
+def test_markdown_characters_are_neutralized(value: str, inline: str, escaped: str) -> None:
     assert code(value) == inline
     assert escape(value) == escaped

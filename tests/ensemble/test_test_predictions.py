@@ -1,4 +1,4 @@
-"""What the final stage keeps of the test set: enough for every picture, and no more."""
+"""The saved test predictions: enough for every picture in the report, and no more."""
 
 from pathlib import Path
 
@@ -27,46 +27,51 @@ def collected(count: int = 500, side: int = 8, channels: int = 1, noise: float =
     return test_predictions.collect(MEMBERS, logits, Images(pixels, labels))
 
 
-def test_it_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    kept = collected()
+def test_saved_predictions_read_back_unchanged(tmp_path: Path) -> None:
+    predictions = collected()
     assert test_predictions.load(Storage(str(tmp_path))) is None
-    test_predictions.save(Storage(str(tmp_path)), kept)
+    test_predictions.save(Storage(str(tmp_path)), predictions)
     read = test_predictions.load(Storage(str(tmp_path)))
-    assert read and read.members == kept.members
-    for name in ("logits", "labels", "shown", "pictures"):
-        assert np.array_equal(getattr(read, name), getattr(kept, name)), name
+    assert read and read.members == predictions.members
+    for name in ("logits", "labels", "image_indices", "thumbnails"):
+        assert np.array_equal(getattr(read, name), getattr(predictions, name)), name
 
 
-def test_the_ensemble_is_the_weighted_mean_of_its_members() -> None:
-    kept = collected()
-    assert kept.averaged == pytest.approx(0.75 * kept.by_trial[7] + 0.25 * kept.by_trial[3])
+def test_ensemble_logits_are_the_weighted_mean_of_the_members() -> None:
+    predictions = collected()
+    assert predictions.ensemble_logits == pytest.approx(
+        0.75 * predictions.logits_by_trial[7] + 0.25 * predictions.logits_by_trial[3]
+    )
 
 
-def places(chosen: NDArray[np.bool_], order: NDArray[np.float64], most: int) -> set[int]:
-    return set(sorted(np.flatnonzero(chosen), key=lambda example: -order[example])[:most])
+def highest(chosen: NDArray[np.bool_], order: NDArray[np.float64], limit: int) -> set[int]:
+    return set(sorted(np.flatnonzero(chosen), key=lambda example: -order[example])[:limit])
 
 
-def test_the_pictures_are_of_the_worst_mistakes_and_the_least_sure_right_answers() -> None:
-    kept = collected()
-    loss, wrong = losses(kept.averaged, kept.labels), kept.averaged.argmax(axis=1) != kept.labels
-    assert wrong.sum() > 40, "or the test says nothing of the limit"
-    shown = set(kept.shown)
-    assert places(wrong, loss, 40) == shown & set(np.flatnonzero(wrong))
-    assert places(~wrong, loss, 16) <= shown
-    disputed = (kept.logits[0].argmax(axis=1) != kept.logits[1].argmax(axis=1)) & ~wrong
-    assert len(shown & set(np.flatnonzero(disputed))) >= min(24, disputed.sum())
-    assert len(shown) <= 80
-    assert kept.shown.tolist() == sorted(shown)
+def test_thumbnails_show_the_worst_errors_and_the_least_confident_correct_predictions() -> None:
+    predictions = collected()
+    loss, wrong = (
+        losses(predictions.ensemble_logits, predictions.labels),
+        predictions.ensemble_logits.argmax(axis=1) != predictions.labels,
+    )
+    assert wrong.sum() > 40, "too few errors to test the limit"
+    indices = set(predictions.image_indices)
+    assert highest(wrong, loss, 40) == indices & set(np.flatnonzero(wrong))
+    assert highest(~wrong, loss, 16) <= indices
+    disputed = (predictions.logits[0].argmax(axis=1) != predictions.logits[1].argmax(axis=1)) & ~wrong
+    assert len(indices & set(np.flatnonzero(disputed))) >= min(24, disputed.sum())
+    assert len(indices) <= 80
+    assert predictions.image_indices.tolist() == sorted(indices)
 
 
-def test_who_makes_no_mistake_still_leaves_pictures() -> None:
-    kept = collected(noise=0.0)
-    assert len(kept.shown) == len(kept.pictures) == 16
+def test_an_ensemble_without_errors_still_has_thumbnails() -> None:
+    predictions = collected(noise=0.0)
+    assert len(predictions.image_indices) == len(predictions.thumbnails) == 16
 
 
 @pytest.mark.parametrize(("side", "shape"), [(8, (8, 12)), (92, (92, 96)), (200, (94, 96)), (956, (96, 96))])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_large_images_are_kept_as_thumbnails(side: int, shape: tuple[int, int], channels: int) -> None:
-    kept = collected(count=20, side=side, channels=channels)
-    assert kept.pictures.shape[1:] == (channels, *shape)
-    assert kept.pictures.dtype == np.uint8
+def test_large_images_are_scaled_down(side: int, shape: tuple[int, int], channels: int) -> None:
+    predictions = collected(count=20, side=side, channels=channels)
+    assert predictions.thumbnails.shape[1:] == (channels, *shape)
+    assert predictions.thumbnails.dtype == np.uint8

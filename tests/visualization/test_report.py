@@ -134,7 +134,7 @@ def test_it_begins_with_the_answer(findings: Findings, page: Reader) -> None:
     assert page.text.index(f"{right} of the test images right") < page.text.index(
         "The ensemble of 5 networks"
     )
-    averaged, labels = findings.predictions.averaged, findings.predictions.labels
+    averaged, labels = findings.predictions.ensemble_logits, findings.predictions.labels
     low, high = (f"{100 * bound:.1f}" for bound in accuracy_interval(averaged, labels))
     assert f"{right} of the test images (95 % interval {low} to {high} %)" in page.text
     assert f"trial {findings.result.best_single.trial}, on" in page.text
@@ -187,7 +187,7 @@ def test_its_words_agree_with_what_was_recorded(findings: Findings) -> None:
 
 def test_a_picture_shows_each_mistake_that_was_kept(findings: Findings, page: Reader) -> None:
     assert findings.predictions
-    wrong = findings.predictions.averaged.argmax(axis=1) != findings.predictions.labels
+    wrong = findings.predictions.ensemble_logits.argmax(axis=1) != findings.predictions.labels
     assert 0 < wrong.sum() <= 40
     assert page.text.count("→") == wrong.sum() + 2 + 1  # two tables and a heading have arrows too
     assert wrong.sum() < page.tags.count("img") <= 80

@@ -1,4 +1,4 @@
-"""The choice of the ensemble's members and weights: pure functions of validation logits."""
+"""Selection of an ensemble's members and weights: pure functions of validation logits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Member:
-    """A trial's share of the ensemble; the weights of all members add up to 1."""
+    """A trial in the ensemble, and its weight; the weights of all members add up to 1."""
 
     trial: int
     weight: float
@@ -29,13 +29,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Selection:
-    """Members from best to worst, and the validation scores of their averaged logits."""
+    """The members from best to worst, and the validation scores of their averaged logits."""
 
     members: tuple[Member, ...]
     valid_loss: float
     valid_accuracy: float
     valid_accuracies: Mapping[int, float]
-    """Each member's own, by trial."""
+    """The members' own accuracies by trial."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class EnsembleScore:
 
 
 class Method(Protocol):
-    """A way to choose members and weights by validation logits; see `top_k` for the arguments."""
+    """A method of choosing members and weights from validation logits; `top_k` documents the arguments."""
 
     def __call__(self, logits: Mapping[int, Logits], labels: Labels, *, size: int, rank_by: str) -> Selection:
         """Choose members and weights."""
@@ -58,16 +58,16 @@ class Method(Protocol):
 def choose(
     logits: Mapping[int, Logits], labels: Labels, config: EnsembleConfig, method: str = "top-k"
 ) -> Selection:
-    """Choose members and weights by a method of `METHODS`, as the configuration asks."""
+    """Choose members and weights with a method of `METHODS` and the configuration's settings."""
     return METHODS[method](logits, labels, size=config.size, rank_by=config.rank_by)
 
 
 def top_k(logits: Mapping[int, Logits], labels: Labels, *, size: int, rank_by: str) -> Selection:
-    """Choose the `size` best trials, or all if there are fewer, with equal weights.
+    """Choose the `size` best trials, or all of them if there are fewer, with equal weights.
 
     Args:
         logits: validation logits [example, class] by trial; at least one trial.
-        labels: of the validation images [example].
+        labels: the validation labels [example].
         size: the largest number of members.
         rank_by: `valid_loss` or `valid_accuracy`.
     """
@@ -79,11 +79,11 @@ def top_k(logits: Mapping[int, Logits], labels: Labels, *, size: int, rank_by: s
 
 
 METHODS: Mapping[str, Method] = {"top-k": top_k}
-"""The ways to make an ensemble, by name."""
+"""The selection methods by name."""
 
 
 def rank(logits: Mapping[int, Logits], labels: Labels, rank_by: str) -> list[Ranked]:
-    """Sort trials from best to worst by `valid_loss` or `valid_accuracy`, then the other, then the number."""
+    """Sort trials from best to worst by `valid_loss` or `valid_accuracy`, then the other, then by number."""
     ranked = [Ranked(trial, cross_entropy(z, labels), accuracy(z, labels)) for trial, z in logits.items()]
     if rank_by == "valid_loss":
         return sorted(ranked, key=lambda r: (r.valid_loss, -r.valid_accuracy, r.trial))
@@ -93,7 +93,7 @@ def rank(logits: Mapping[int, Logits], labels: Labels, rank_by: str) -> list[Ran
 def scores_by_size(
     logits: Mapping[int, Logits], labels: Labels, *, largest: int, rank_by: str
 ) -> list[EnsembleScore]:
-    """Score the ensembles that `top_k` makes of 1, 2, … `largest` members, as far as there are trials."""
+    """Score `top_k` ensembles of 1, 2, … members, up to `largest` or the number of trials."""
     total, scores = np.zeros_like(next(iter(logits.values())), dtype=np.float64), []
     for size, ranked in enumerate(rank(logits, labels, rank_by)[:largest], 1):
         total = total + logits[ranked.trial]

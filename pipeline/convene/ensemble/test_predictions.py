@@ -1,4 +1,4 @@
-"""What the final stage keeps of the test set, so that no picture of its result needs it opened again."""
+"""Saved test predictions and thumbnails, from which reports are made without opening the test set again."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,44 +14,45 @@ from convene.storage import Storage
 from convene.training.metrics import Logits, losses
 
 _FILE = "test_evidence.npz"
-_WRONG, _RIGHT, _DISPUTED = 40, 16, 24  # images that are kept: more, nobody looks through
-_SIDE = 96  # pixels; larger images are kept as thumbnails
+# Limits on the saved images: misclassified, least confidently correct, most disputed.
+_WRONG, _UNCERTAIN, _DISPUTED = 40, 16, 24
+_SIDE = 96  # pixels; larger images are scaled down
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The test's answers: of each member on each example, and the pictures of the telling ones."""
+    """The members' logits for all test images, and thumbnails of a few of the images."""
 
     members: tuple[Member, ...]
     logits: NDArray[np.float32]
     """[member, example, class]."""
     labels: NDArray[np.int64]
     """[example]."""
-    shown: NDArray[np.int64]
-    """Numbers of the examples whose pictures are kept, [picture], rising."""
-    pictures: NDArray[np.uint8]
-    """[picture, channel, height, width], no side longer than 96 pixels."""
+    image_indices: NDArray[np.int64]
+    """Indices of the examples that have a thumbnail, ascending."""
+    thumbnails: NDArray[np.uint8]
+    """[thumbnail, channel, height, width], with sides of at most 96 pixels."""
 
     @property
-    def averaged(self) -> Logits:
-        """The ensemble's logits [example, class]."""
-        return average(self.by_trial, self.members)
+    def ensemble_logits(self) -> Logits:
+        """Return the ensemble's logits [example, class]."""
+        return average(self.logits_by_trial, self.members)
 
     @property
-    def by_trial(self) -> dict[int, Logits]:
-        """Each member's logits [example, class]."""
+    def logits_by_trial(self) -> dict[int, Logits]:
+        """Return each member's logits [example, class]."""
         return {member.trial: logits for member, logits in zip(self.members, self.logits, strict=True)}
 
 
 def collect(members: Sequence[Member], logits: Mapping[int, Logits], test: Images) -> Predictions:
-    """Puts together what is worth keeping while the test set is open."""
+    """Collect the members' logits, and thumbnails of the test images that a report shows."""
     stacked = np.stack([logits[member.trial] for member in members]).astype(np.float32)
-    shown = _telling(stacked, average(logits, tuple(members)), test.labels)
-    return Predictions(tuple(members), stacked, test.labels, shown, _thumbnails(test.pixels[shown]))
+    indices = _select_images(stacked, average(logits, tuple(members)), test.labels)
+    return Predictions(tuple(members), stacked, test.labels, indices, _thumbnails(test.pixels[indices]))
 
 
 def save(sweep: Storage, predictions: Predictions) -> None:
-    """Writes it beside the sweep's result."""
+    """Write the predictions to the sweep's folder."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -59,25 +60,27 @@ def save(sweep: Storage, predictions: Predictions) -> None:
         weights=np.array([member.weight for member in predictions.members]),
         logits=predictions.logits,
         labels=predictions.labels,
-        shown=predictions.shown,
-        pictures=predictions.pictures,
+        shown=predictions.image_indices,
+        pictures=predictions.thumbnails,
     )
     sweep.write(_FILE, buffer.getvalue())
 
 
 def load(sweep: Storage) -> Predictions | None:
-    """What was kept, or None where no final stage came so far."""
+    """Read the predictions, or return None if there are none yet."""
     if not sweep.exists(_FILE):
         return None
-    with np.load(io.BytesIO(sweep.read(_FILE)), allow_pickle=False) as kept:
+    with np.load(io.BytesIO(sweep.read(_FILE)), allow_pickle=False) as arrays:
         members = tuple(
-            Member(int(t), float(w)) for t, w in zip(kept["trials"], kept["weights"], strict=True)
+            Member(int(t), float(w)) for t, w in zip(arrays["trials"], arrays["weights"], strict=True)
         )
-        return Predictions(members, kept["logits"], kept["labels"], kept["shown"], kept["pictures"])
+        return Predictions(members, arrays["logits"], arrays["labels"], arrays["shown"], arrays["pictures"])
 
 
-def _telling(stacked: NDArray[np.float32], averaged: Logits, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The worst mistakes, the least sure right answers, and those that the members dispute most."""
+def _select_images(
+    stacked: NDArray[np.float32], averaged: Logits, labels: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the examples with the worst errors, the least confident correct ones and the most disputed."""
     loss, wrong, disputes = (
         losses(averaged, labels),
         averaged.argmax(axis=1) != labels,
@@ -89,7 +92,7 @@ def _telling(stacked: NDArray[np.float32], averaged: Logits, labels: NDArray[np.
         np.concatenate(
             [
                 by_loss[wrong[by_loss]][:_WRONG],
-                by_loss[~wrong[by_loss]][:_RIGHT],
+                by_loss[~wrong[by_loss]][:_UNCERTAIN],
                 by_dispute[(disputes[by_dispute] > 0) & ~wrong[by_dispute]][:_DISPUTED],
             ]
         )
@@ -97,7 +100,7 @@ def _telling(stacked: NDArray[np.float32], averaged: Logits, labels: NDArray[np.
 
 
 def _thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The images [example, channel, height, width], reduced where a side is longer than `_SIDE`."""
+    """Return images [example, channel, height, width], scaled down if a side is longer than `_SIDE`."""
     _, _, height, width = pixels.shape
     scale = _SIDE / max(height, width)
     if scale >= 1:
@@ -105,5 +108,8 @@ def _thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     from PIL import Image
 
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    reduced = [[Image.fromarray(channel).resize(size, Image.Resampling.BOX) for channel in p] for p in pixels]
-    return np.array([[np.asarray(channel) for channel in picture] for picture in reduced], np.uint8)
+    resized = [
+        [np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.BOX)) for channel in image]
+        for image in pixels
+    ]
+    return np.array(resized, np.uint8)

@@ -1,4 +1,4 @@
-"""The test set: the one place that opens it, and the scores that come of it."""
+"""Opening of the test set, which happens only here, and the scores on it."""
 
 import torch
 
@@ -14,13 +14,13 @@ from convene.training.metrics import accuracy, accuracy_interval, cross_entropy
 
 
 def open_test(record: SweepRecord, dataset: Dataset, selection: Selection) -> Images:
-    """Open the test set for a final selection, after recording the opening. Nothing else opens it."""
+    """Record an opening of the test set, then open it for a final selection. Nothing else opens it."""
     record.add_test_read(dataset.test.sha256, [member.trial for member in selection.members])
     return dataset.test.open()
 
 
 def predict(ensemble: AveragedLogits, selection: Selection, test: Images) -> Predictions:
-    """Return each member's logits of the test images, with the pictures worth keeping."""
+    """Return each member's test logits, and the test images worth saving."""
     pixels = torch.from_numpy(test.pixels)
     logits = {
         member.trial: network_logits(network, pixels)
@@ -31,7 +31,7 @@ def predict(ensemble: AveragedLogits, selection: Selection, test: Images) -> Pre
 
 def score(record: SweepRecord, selection: Selection, predictions: Predictions) -> Scores:
     """Return the test scores of the ensemble, its members and the best single trial, the first member."""
-    logits, labels = predictions.by_trial, predictions.labels
+    logits, labels = predictions.logits_by_trial, predictions.labels
     members = tuple(
         ScoredMember(
             member.trial,
@@ -41,7 +41,7 @@ def score(record: SweepRecord, selection: Selection, predictions: Predictions) -
         )
         for member in selection.members
     )
-    averaged, first = predictions.averaged, members[0]
+    averaged, first = predictions.ensemble_logits, members[0]
     return Scores(
         ScoredEnsemble(
             members,

@@ -96,7 +96,7 @@ def confidences(bins: Sequence[CalibrationBin]) -> Figure:
 
 def reliability(bins: Sequence[CalibrationBin]) -> Figure:
     """How often the ensemble is right by how sure it is: each bin with its 95 % interval."""
-    intervals = [wilson_interval(each.right, each.count) for each in bins]
+    intervals = [wilson_interval(each.correct, each.count) for each in bins]
     shares = [each.accuracy for each in bins]
     trace = points([each.confidence for each in bins], shares, "ensemble", "ensemble", marker={"size": 9})
     trace["error_y"] = {
@@ -107,7 +107,7 @@ def reliability(bins: Sequence[CalibrationBin]) -> Figure:
         "thickness": 1.5,
         "width": 0,
     }
-    trace["text"] = [f"{each.right} of {each.count} right" for each in bins]
+    trace["text"] = [f"{each.correct} of {each.count} right" for each in bins]
     trace["hovertemplate"] = "%{text}; mean confidence %{x:.3f}<extra></extra>"
     diagonal = line([0, 1], [0, 1], "exactly as sure as right", "muted", 1, line={"dash": "dot"})
     layout = {

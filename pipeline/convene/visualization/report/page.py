@@ -140,7 +140,7 @@ def _figures(findings: Findings) -> dict[str, Figure]:
         if weighed := _weighed(findings, cost):
             drawn[f"front_{cost}"] = figures.front(weighed, cost, objective)
     if findings.predictions:
-        bins = calibration(findings.predictions.averaged, findings.predictions.labels)
+        bins = calibration(findings.predictions.ensemble_logits, findings.predictions.labels)
         drawn["confidences"] = figures.confidences(bins)
         drawn["reliability"] = figures.reliability(bins)
     return {name: figure for name, figure in drawn.items() if figure}
@@ -186,7 +186,7 @@ def _scores(findings: Findings) -> list[Score]:
         labels = findings.predictions.labels
         scores += [
             Score(f"trial {trial}", accuracy(logits, labels), accuracy_interval(logits, labels), "complete")
-            for trial, logits in findings.predictions.by_trial.items()
+            for trial, logits in findings.predictions.logits_by_trial.items()
             if trial != single.trial
         ]
     return scores
@@ -212,8 +212,8 @@ def _test(findings: Findings) -> dict[str, Any] | None:
     predictions = findings.predictions
     if not predictions:
         return None
-    counts = confusion(predictions.averaged, predictions.labels)
-    bins = calibration(predictions.averaged, predictions.labels)
+    counts = confusion(predictions.ensemble_logits, predictions.labels)
+    bins = calibration(predictions.ensemble_logits, predictions.labels)
     return {
         "images": len(predictions.labels),
         "confusions": text.confusions(counts, findings.classes),

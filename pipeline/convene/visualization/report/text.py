@@ -8,7 +8,7 @@ import numpy as np
 from convene.ensemble.diagnostics import CalibrationBin, expected_calibration_error, mcnemar_test
 from convene.ensemble.selection import EnsembleScore
 from convene.ensemble.test_predictions import Predictions
-from convene.formatting import interval, percent, plural, series, significant
+from convene.formatting import interval, join_words, percent, plural, significant
 from convene.records.trials import RecordedTrial
 from convene.search.trial_state import TrialState
 from convene.visualization.figures import Candidate, Figure, simplest, words
@@ -72,7 +72,9 @@ def _difference(predictions: Predictions, single: int) -> str:
     """What the ensemble changes, on the same images."""
     if len(predictions.members) == 1:
         return "The ensemble is this one network."
-    result = mcnemar_test(predictions.averaged, predictions.by_trial[single], predictions.labels)
+    result = mcnemar_test(
+        predictions.ensemble_logits, predictions.logits_by_trial[single], predictions.labels
+    )
     if not result.first_only + result.second_only:
         return "Both are right on the same images."
     verdict = next(words for most, words in _CHANCE if result.p_value <= most)
@@ -93,7 +95,7 @@ def sizes(ensembled: Sequence[EnsembleScore], chosen: EnsembleScore | None) -> s
         parts.append(f"the {chosen.size} that were chosen together {significant(chosen.valid_loss)}")
     if not chosen or best.size != chosen.size:
         parts.append(f"the lowest, {significant(best.valid_loss)}, takes {best.size}")
-    sentence = series(parts)
+    sentence = join_words(parts)
     return sentence[0].upper() + sentence[1:] + "."
 
 
@@ -108,7 +110,7 @@ def search(findings: Findings) -> str:
     ]
     if states[TrialState.RUNNING]:
         parts.append(f"{states[TrialState.RUNNING]} had not ended")
-    text = series(parts)
+    text = join_words(parts)
     sentence = text[0].upper() + text[1:] + "."
     if findings.ranked and (left := findings.ranked[0].record):
         best, value = findings.ranked[0].number, getattr(left.last, findings.objective)
@@ -142,10 +144,10 @@ def importance(figure: Figure) -> str:
 
 def front(findings: Findings) -> str:
     """Which trials are left where there are several objectives."""
-    objectives = series([words(objective) for objective in findings.space.base.search.objectives])
+    objectives = join_words([words(objective) for objective in findings.space.base.search.objectives])
     numbers = sorted(findings.front)
     more = [f"{len(numbers) - _FRONT} more"] if len(numbers) > _FRONT else []
-    which = series([str(number) for number in numbers[:_FRONT]] + more)
+    which = join_words([str(number) for number in numbers[:_FRONT]] + more)
     trials = "trial" if len(numbers) == 1 else "trials"
     return f"The search improved {objectives}. No trial beats {trials} {which} in all of these."
 
@@ -175,13 +177,13 @@ def confusions(counts: np.ndarray, classes: Sequence[str]) -> str:
     told = [
         f"{classes[truth]} for {classes[said]} ({_times(int(errors[truth, said]))})" for truth, said in pairs
     ]
-    return ("Most often it takes " if errors.max() > 1 else "It takes ") + series(told) + "."
+    return ("Most often it takes " if errors.max() > 1 else "It takes ") + join_words(told) + "."
 
 
 def calibration(bins: Sequence[CalibrationBin]) -> str:
     """Whether the confidence can be believed."""
     total = sum(each.count for each in bins)
-    right = sum(each.right for each in bins) / total
+    right = sum(each.correct for each in bins) / total
     sure = sum(each.confidence * each.count for each in bins) / total
     error = expected_calibration_error(list(bins))
     if abs(right - sure) < 0.001:
@@ -197,7 +199,7 @@ def calibration(bins: Sequence[CalibrationBin]) -> str:
 def hard(predictions: Predictions) -> str:
     """How many images are misclassified."""
     total = len(predictions.labels)
-    wrong = int((predictions.averaged.argmax(axis=1) != predictions.labels).sum())
+    wrong = int((predictions.ensemble_logits.argmax(axis=1) != predictions.labels).sum())
     return f"{wrong or 'None'} of {total:,} test images {'is' if wrong == 1 else 'are'} misclassified."
 
 
@@ -207,7 +209,7 @@ def disputes(predictions: Predictions) -> str:
     split = (votes != votes[0]).any(axis=0)
     if not split.any():
         return "The members agree on every test image: together they are no better than one."
-    right = predictions.averaged.argmax(axis=1) == predictions.labels
+    right = predictions.ensemble_logits.argmax(axis=1) == predictions.labels
     together, alone = (split & right).sum(), (votes == predictions.labels)[:, split].sum(axis=1).mean()
     return (
         f"On {split.sum():,} of {split.size:,} test images the members are not of one mind. "

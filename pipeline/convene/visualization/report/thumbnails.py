@@ -45,26 +45,26 @@ def gallery(
     predictions: Predictions, classes: Sequence[str], *, narrow: int = 8, disputed: int = 16
 ) -> Gallery:
     """The pictures of all kept mistakes, and of so many right answers that were unsure or disputed."""
-    averaged, labels = predictions.averaged, predictions.labels
+    averaged, labels = predictions.ensemble_logits, predictions.labels
     answers = averaged.argmax(axis=1)
     loss, right = losses(averaged, labels), answers == labels
     disputes = minority_votes(predictions.logits)
     shares = probabilities(averaged)
 
     def picture(place: int) -> Picture:
-        example = predictions.shown[place]
+        example = predictions.image_indices[place]
         said = answers[example]
         votes = np.bincount(predictions.logits[:, example].argmax(axis=1), minlength=len(classes))
         told = [f"{votes[c]} say {classes[c]}" for c in np.argsort(-votes, kind="stable") if votes[c]]
         return Picture(
-            data_url(predictions.pictures[place]),
+            data_url(predictions.thumbnails[place]),
             classes[labels[example]],
             classes[said],
             float(shares[example, said]),
             ", ".join(told),
         )
 
-    shown = predictions.shown
+    shown = predictions.image_indices
     by_loss = sorted(range(len(shown)), key=lambda place: -loss[shown[place]])
     by_dispute = sorted(by_loss, key=lambda place: -disputes[shown[place]])
     return Gallery(
