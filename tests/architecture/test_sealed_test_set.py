@@ -81,7 +81,7 @@ def test_what_was_seen_of_it_is_read_by_the_report_alone() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "test_predictions.load"
     }
-    assert readers == {"visualization.report.findings"}
+    assert readers == {"visualization.report.data"}
 
 
 def test_training_and_search_see_no_test_images() -> None:

@@ -15,7 +15,7 @@ def run() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sweep = record_sweep(Path(folder, "runs"), TRIALS)
         begin = time.perf_counter()
-        page = report.render(report.gather(sweep))
+        page = report.render(report.load_data(sweep))
         print(f"written in {time.perf_counter() - begin:.1f} s, imports included; {len(page) / 1e6:.1f} MB")
         file = Path(folder, "report.html")
         file.write_text(page)

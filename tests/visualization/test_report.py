@@ -1,4 +1,4 @@
-"""The report: what it says, of a sweep that is finished or not, and that no name can break it."""
+"""The report of finished and unfinished sweeps: its text, its figures, and its safety."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from convene.search.trial_state import TrialState
 from convene.sweep import final_stage
 from convene.training.metrics import accuracy_interval
 from convene.visualization import report
-from convene.visualization.report import Findings, text
+from convene.visualization.report import ReportData, text
 from tests.conftest import Swept, convene
 from tests.support.synthetic import record_sweep
 
@@ -30,7 +30,7 @@ HOSTILE = '"><script>window.hit = 1</script><img src=x onerror="window.hit = 2">
 
 
 class Reader(HTMLParser):
-    """What a browser would see of a page: its text, its elements, and what its scripts hold."""
+    """The text, the elements and the script contents of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -38,16 +38,16 @@ class Reader(HTMLParser):
         self.tags: list[str] = []
         self.anchors: list[str] = []
         self.ids: list[str] = []
-        self._held: dict[str, str] = {}
+        self._scripts: dict[str, str] = {}
         self._script: str | None = None
         self.feed(page)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
+        values = dict(attributes)
         self.tags.append(tag)
-        self.anchors += [str(given["href"]).removeprefix("#")] if tag == "a" else []
-        self.ids += [str(given["id"])] if "id" in given else []
-        self._script = (given.get("id") or "") if tag in ("script", "style") else None
+        self.anchors += [str(values["href"]).removeprefix("#")] if tag == "a" else []
+        self.ids += [str(values["id"])] if "id" in values else []
+        self._script = (values.get("id") or "") if tag in ("script", "style") else None
 
     def handle_endtag(self, tag: str) -> None:
         self._script = None
@@ -56,11 +56,11 @@ class Reader(HTMLParser):
         if self._script is None:
             self.text += data.replace("\u00a0", " ")
         else:
-            self._held[self._script] = data
+            self._scripts[self._script] = data
 
     @property
     def figures(self) -> dict[str, dict]:
-        return json.loads(self._held["figures"])
+        return json.loads(self._scripts["figures"])
 
 
 @pytest.fixture(scope="module")
@@ -69,30 +69,30 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> OpenSweep:
 
 
 @pytest.fixture(scope="module")
-def findings(sweep: OpenSweep) -> Findings:
-    return report.gather(sweep)
+def data(sweep: OpenSweep) -> ReportData:
+    return report.load_data(sweep)
 
 
 @pytest.fixture(scope="module")
-def page(findings: Findings) -> Reader:
-    return Reader(report.render(findings))
+def page(data: ReportData) -> Reader:
+    return Reader(report.render(data))
 
 
-# --- Of a real sweep ---------------------------------------------------------------------------------
+# --- A real sweep -------------------------------------------------------------------------------------
 
 
-def test_a_sweep_leaves_its_report_and_hands_it_to_mlflow(swept: Swept) -> None:
+def test_a_sweep_writes_its_report_and_logs_it_to_mlflow(swept: Swept) -> None:
     written = swept.storage / "sweeps/small/report.html"
     [artifact] = (swept.storage / "artifacts").rglob("report.html")
     assert swept.outcome["mlflow"]["run_id"] in artifact.parts
     assert artifact.read_bytes() == written.read_bytes()
-    assert written.stat().st_size < 2_500_000  # of which plotly.js, compressed, is 1,960,000
+    assert written.stat().st_size < 2_500_000  # compressed plotly.js alone is 1,960,000
     page = Reader(written.read_text())
-    assert f"{100 * swept.outcome['ensemble']['test_accuracy']:.1f} % of the test images right" in page.text
+    assert f"Test accuracy: {100 * swept.outcome['ensemble']['test_accuracy']:.1f} %" in page.text
     assert re.search(r"loss is (nan|inf) in epoch", page.text)
 
 
-def test_a_sweep_without_a_result_shows_what_there_is(swept: Swept, tmp_path: Path) -> None:
+def test_the_report_of_a_sweep_without_a_result(swept: Swept, tmp_path: Path) -> None:
     folder = tmp_path / "runs/sweeps/small"
     shutil.copytree(swept.storage / "sweeps/small", folder)
     for name in ("result.json", "report.html", "test_evidence.npz", "test_reads.json"):
@@ -102,8 +102,8 @@ def test_a_sweep_without_a_result_shows_what_there_is(swept: Swept, tmp_path: Pa
     assert ended.code == 0, ended.err
     assert ended.json == {"name": "small", "report": str(to)}
     page = Reader(to.read_text())
-    assert "No result yet: 8 trials of 8 ended" in page.text
-    assert "Nothing is known of the test set" in page.text
+    assert "No result yet: 8 of 8 trials done" in page.text
+    assert "There is no test score" in page.text
     assert {"history", "curves", "parameters"} <= set(page.figures)
     assert "img" not in page.tags
     assert not (folder / "test_reads.json").exists() and not (folder / "report.html").exists()
@@ -119,29 +119,29 @@ def test_a_sweep_without_a_result_shows_what_there_is(swept: Swept, tmp_path: Pa
         ),
     ],
 )
-def test_bad_input_is_refused(swept: Swept, tmp_path: Path, arguments: list[str], says: str) -> None:
+def test_invalid_arguments_are_rejected(
+    swept: Swept, tmp_path: Path, arguments: list[str], says: str
+) -> None:
     ended = convene("report", *arguments, "--storage", swept.storage, folder=tmp_path)
     assert (ended.code, ended.out) == (2, "")
     assert says in ended.err
 
 
-# --- What it says ------------------------------------------------------------------------------------
+# --- Content ------------------------------------------------------------------------------------------
 
 
-def test_it_begins_with_the_answer(findings: Findings, page: Reader) -> None:
-    assert findings.result and findings.predictions
-    right = f"{100 * findings.result.ensemble.test_accuracy:.1f} %"
-    assert page.text.index(f"{right} of the test images right") < page.text.index(
-        "The ensemble of 5 networks"
-    )
-    averaged, labels = findings.predictions.ensemble_logits, findings.predictions.labels
+def test_the_report_starts_with_the_test_accuracy(data: ReportData, page: Reader) -> None:
+    assert data.result and data.predictions
+    percent = f"{100 * data.result.ensemble.test_accuracy:.1f} %"
+    assert page.text.index(f"Test accuracy: {percent}") < page.text.index("The ensemble of 5 networks")
+    averaged, labels = data.predictions.ensemble_logits, data.predictions.labels
     low, high = (f"{100 * bound:.1f}" for bound in accuracy_interval(averaged, labels))
-    assert f"{right} of the test images (95 % interval {low} to {high} %)" in page.text
-    assert f"trial {findings.result.best_single.trial}, on" in page.text
+    assert f"{percent} (95 % confidence interval: {low} to {high} %)" in page.text
+    assert f"The best single network, trial {data.result.best_single.trial}, has" in page.text
     assert "(exact McNemar test, p = " in page.text
 
 
-def test_it_has_every_section_and_figure(page: Reader) -> None:
+def test_all_sections_and_figures_are_present(page: Reader) -> None:
     assert len(page.anchors) == page.tags.count("h2") == 10
     figures = {
         *("accuracies", "sizes_loss", "sizes_accuracy", "history", "importances", "parallel", "curves"),
@@ -152,83 +152,83 @@ def test_it_has_every_section_and_figure(page: Reader) -> None:
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_its_configuration_makes_the_sweep_again(sweep: OpenSweep, page: Reader) -> None:
+def test_the_printed_configuration_reproduces_the_sweep(sweep: OpenSweep, page: Reader) -> None:
     [shown] = re.findall(r"\[data\]\n.*?\n\n(?=\s*data)", page.text, re.DOTALL)
     recorded = tomllib.loads(sweep.record.files.read("search_space.toml").decode())
     assert tomllib.loads(shown) == recorded | {"ensemble": {"size": 5, "rank_by": "valid_loss"}}
 
 
-def test_the_configuration_is_that_of_the_ensemble_that_was_chosen_last(tmp_path: Path) -> None:
+def test_the_printed_configuration_is_that_of_the_latest_ensemble(tmp_path: Path) -> None:
     sweep = record_sweep(tmp_path, trials=20)
     assert sweep.record.result
     chosen = EnsembleChoice(3, "valid_accuracy")
     sweep.record.write_result(replace(sweep.record.result, chosen=chosen))
-    shown = report.gather(sweep).space.base.ensemble
+    shown = report.load_data(sweep).space.base.ensemble
     assert (shown.size, shown.rank_by) == (3, "valid_accuracy")
 
 
-def test_its_words_agree_with_what_was_recorded(findings: Findings) -> None:
-    assert findings.result and findings.predictions
-    images = len(findings.predictions.labels)
-    wrong = round((1 - findings.result.ensemble.test_accuracy) * images)
-    assert text.hard(findings.predictions).startswith(f"{wrong} of {images} test images")
-    states = findings.result.states
-    assert text.search(findings).startswith(
-        f"{states[TrialState.COMPLETE]} trials ran to the end, "
+def test_the_text_matches_the_records(data: ReportData) -> None:
+    assert data.result and data.predictions
+    images = len(data.predictions.labels)
+    wrong = round((1 - data.result.ensemble.test_accuracy) * images)
+    assert text.misclassified(data.predictions).startswith(f"{wrong} of {images} test images")
+    states = data.result.states
+    assert text.search(data).startswith(
+        f"{states[TrialState.COMPLETE]} trials completed, "
         f"{states[TrialState.PRUNED]} were stopped early and "
-        f"{states[TrialState.FAIL]} failed. The best, trial {findings.order[0]},"
+        f"{states[TrialState.FAIL]} failed. The best, trial {data.ranking[0]},"
     )
-    of_that_size = findings.ensembled[len(findings.members) - 1]
-    assert findings.chosen
-    assert of_that_size.valid_loss == pytest.approx(findings.chosen.valid_loss, rel=1e-6)
-    chosen = replace(findings.chosen, valid_loss=0.0777)  # of other networks, before there were better ones
-    assert "chosen together 0.0777" in text.sizes(findings.ensembled, chosen)
+    score = data.ensemble_scores[len(data.members) - 1]
+    assert data.chosen_score
+    assert score.valid_loss == pytest.approx(data.chosen_score.valid_loss, rel=1e-6)
+    chosen = replace(data.chosen_score, valid_loss=0.0777)  # chosen before better networks existed
+    assert "the chosen ensemble of 5 has 0.0777" in text.ensemble_sizes(data.ensemble_scores, chosen)
 
 
-def test_a_picture_shows_each_mistake_that_was_kept(findings: Findings, page: Reader) -> None:
-    assert findings.predictions
-    wrong = findings.predictions.ensemble_logits.argmax(axis=1) != findings.predictions.labels
+def test_each_saved_error_has_a_thumbnail(data: ReportData, page: Reader) -> None:
+    assert data.predictions
+    wrong = data.predictions.ensemble_logits.argmax(axis=1) != data.predictions.labels
     assert 0 < wrong.sum() <= 40
-    assert page.text.count("→") == wrong.sum() + 2 + 1  # two tables and a heading have arrows too
+    assert page.text.count("→") == wrong.sum() + 2 + 1  # two tables and a heading also have arrows
     assert wrong.sum() < page.tags.count("img") <= 80
 
 
-def test_a_parameter_that_does_not_apply_is_a_dash(findings: Findings, page: Reader) -> None:
-    best = [trial for trial in findings.ranked[:10] if "network.dense_dropout" not in trial.searched]
+def test_inapplicable_parameters_are_dashes(data: ReportData, page: Reader) -> None:
+    best = [trial for trial in data.ranked[:10] if "network.dense_dropout" not in trial.searched]
     assert best and page.text.count("–") >= len(best)
 
 
-def test_a_second_look_at_the_test_set_is_told(findings: Findings, page: Reader) -> None:
-    assert "no longer those of a first look" not in page.text
-    assert "was read 3 times" in Reader(report.render(replace(findings, test_reads=3))).text
+def test_repeated_openings_of_the_test_set_are_noted(data: ReportData, page: Reader) -> None:
+    assert "may be optimistic" not in page.text
+    assert "was opened 3 times" in Reader(report.render(replace(data, test_reads=3))).text
 
 
-def test_a_sweep_in_which_all_failed_says_why(findings: Findings) -> None:
+def test_a_sweep_whose_trials_all_failed_names_the_reasons(data: ReportData) -> None:
     trials = tuple(
         RecordedTrial(
             replace(trial.studied, state=TrialState.FAIL, reason="out of memory", values=None), None
         )
-        for trial in findings.trials
+        for trial in data.trials
     )
     study = optuna.create_study()
-    nothing = replace(
-        findings, trials=trials, order=(), ensembled=(), result=None, predictions=None, study=study
+    failed = replace(
+        data, trials=trials, ranking=(), ensemble_scores=(), result=None, predictions=None, study=study
     )
-    page = Reader(report.render(nothing))
+    page = Reader(report.render(failed))
     assert "No result: all 80 trials failed" in page.text
     assert "out of memory" in page.text
     assert page.figures.keys() == set()
 
 
-def test_a_sweep_at_work_has_not_failed(findings: Findings) -> None:
-    failed = [trial for trial in findings.trials if trial.state == TrialState.FAIL][:1]
-    at_work = replace(findings, trials=tuple(failed), result=None, predictions=None)
-    assert text.headline(replace(at_work, ended=True)) == "No result: the only trial failed"
-    assert text.headline(replace(at_work, ended=False)).startswith("No result yet: 1 trial of")
+def test_a_running_sweep_has_not_failed(data: ReportData) -> None:
+    failed = [trial for trial in data.trials if trial.state == TrialState.FAIL][:1]
+    running = replace(data, trials=tuple(failed), result=None, predictions=None)
+    assert text.headline(replace(running, has_ended=True)) == "No result: the only trial failed"
+    assert text.headline(replace(running, has_ended=False)).startswith("No result yet: 1 of")
 
 
-def test_of_several_objectives_it_shows_the_front(findings: Findings, page: Reader) -> None:
-    space = search_space.override(findings.space, {"search.objectives": ["valid_loss", "parameters"]})
+def test_several_objectives_have_a_pareto_front(data: ReportData, page: Reader) -> None:
+    space = search_space.override(data.space, {"search.objectives": ["valid_loss", "parameters"]})
     trials = tuple(
         RecordedTrial(
             replace(trial.studied, values=(trial.record.last.valid_loss, trial.record.parameters)),
@@ -236,72 +236,70 @@ def test_of_several_objectives_it_shows_the_front(findings: Findings, page: Read
         )
         if trial.state == TrialState.COMPLETE and trial.record
         else trial
-        for trial in findings.trials
+        for trial in data.trials
     )
-    best = findings.order[0]
-    shown = Reader(report.render(replace(findings, space=space, trials=trials, front=frozenset([best]))))
-    assert (
-        f"improved validation loss and parameters. No trial beats trial {best} in all of these." in shown.text
-    )
-    data = {trace["name"]: trace for trace in shown.figures["front_parameters"]["data"]}
-    record = next(trial.record for trial in findings.trials if trial.number == best)
+    best = data.ranking[0]
+    shown = Reader(report.render(replace(data, space=space, trials=trials, pareto_front=frozenset([best]))))
+    assert f"optimised validation loss and parameters. Trial {best} is on the Pareto front:" in shown.text
+    traces = {trace["name"]: trace for trace in shown.figures["front_parameters"]["data"]}
+    record = next(trial.record for trial in data.trials if trial.number == best)
     assert record
-    assert data["Pareto front"]["x"] == [record.parameters]
-    assert data["Pareto front"]["y"] == [record.last.valid_loss]
-    assert len(data["other trials"]["x"]) == len(findings.order) - 1
+    assert traces["Pareto front"]["x"] == [record.parameters]
+    assert traces["Pareto front"]["y"] == [record.last.valid_loss]
+    assert len(traces["other trials"]["x"]) == len(data.ranking) - 1
     assert "front" in shown.anchors
-    assert "What did the search trade" not in page.text
+    assert "What are the trade-offs" not in page.text
 
 
-def test_one_trial_is_enough_for_a_page(tmp_path: Path) -> None:
-    page = Reader(report.render(report.gather(record_sweep(tmp_path, trials=1, seed=3))))
-    assert "The ensemble is this one network." in page.text
+def test_one_trial_is_enough_for_a_report(tmp_path: Path) -> None:
+    page = Reader(report.render(report.load_data(record_sweep(tmp_path, trials=1, seed=3))))
+    assert "The ensemble consists of this one network." in page.text
     assert "Where do the members disagree" not in page.text
 
 
-# --- What could break it -----------------------------------------------------------------------------
+# --- Safety -------------------------------------------------------------------------------------------
 
 
-def test_nothing_that_users_name_becomes_markup(findings: Findings, page: Reader) -> None:
+def test_names_are_escaped(data: ReportData, page: Reader) -> None:
     trials = tuple(
         RecordedTrial(replace(trial.studied, reason=HOSTILE if trial.studied.reason else None), trial.record)
-        for trial in findings.trials
+        for trial in data.trials
     )
-    classes = tuple(f"{HOSTILE}{name}" for name in findings.classes)
-    about = replace(findings.about, dataset=HOSTILE, versions={HOSTILE: HOSTILE, "convene": "1"})
-    hostile = Reader(report.render(replace(findings, trials=trials, classes=classes, about=about)))
+    classes = tuple(f"{HOSTILE}{name}" for name in data.classes)
+    metadata = replace(data.metadata, dataset=HOSTILE, versions={HOSTILE: HOSTILE, "convene": "1"})
+    hostile = Reader(report.render(replace(data, trials=trials, classes=classes, metadata=metadata)))
     assert hostile.tags == page.tags
     assert hostile.text.count(HOSTILE) > 30
 
 
-def test_of_many_classes_the_most_confused_are_shown_and_of_photographs_thumbnails(
-    findings: Findings,
+def test_many_classes_and_large_images_are_reduced(
+    data: ReportData,
 ) -> None:
-    assert findings.predictions
-    members, random = findings.predictions.members, np.random.default_rng(0)
+    assert data.predictions
+    members, random = data.predictions.members, np.random.default_rng(0)
     logits = {member.trial: random.normal(size=(300, 100)).astype(np.float32) for member in members}
     photographs = random.integers(0, 256, (300, 3, 128, 128), dtype=np.uint8)
-    seen = test_predictions.collect(members, logits, Images(photographs, random.integers(0, 100, 300)))
+    predictions = test_predictions.collect(members, logits, Images(photographs, random.integers(0, 100, 300)))
     classes = tuple(f"class {number}" for number in range(100))
-    page = report.render(replace(findings, predictions=seen, classes=classes))
-    assert "80 classes with fewer mistakes left out" in page
-    # Noise of 96 x 96 x 3 bytes cannot be compressed: 37 kB each as text, the most that a picture can be.
+    page = report.render(replace(data, predictions=predictions, classes=classes))
+    assert "80 classes with fewer mistakes omitted" in page
+    # Noise of 96 x 96 x 3 bytes is incompressible: 37 kB as text, the maximum for a thumbnail.
     assert len(page) < 2_300_000 + 64 * 40_000
 
 
-def test_answers_of_another_ensemble_are_not_shown(sweep: OpenSweep, tmp_path: Path) -> None:
-    # As a final stage leaves it that was cut off after the test and before its result.
+def test_predictions_of_another_ensemble_are_not_shown(sweep: OpenSweep, tmp_path: Path) -> None:
+    # The state after a final stage was interrupted between the predictions and the result.
     other = record_sweep(tmp_path, trials=20, seed=1)
-    assert report.gather(other).predictions
-    seen = test_predictions.load(sweep.record.files)
-    assert seen
-    test_predictions.save(other.record.files, seen)
-    gathered = report.gather(other)
-    assert gathered.predictions is None
-    assert "of the test images right" in report.render(gathered)
+    assert report.load_data(other).predictions
+    predictions = test_predictions.load(sweep.record.files)
+    assert predictions
+    test_predictions.save(other.record.files, predictions)
+    loaded = report.load_data(other)
+    assert loaded.predictions is None
+    assert "Test accuracy: " in report.render(loaded)
 
 
-def test_a_page_that_fails_is_told_and_no_more(
+def test_a_report_that_cannot_be_rendered_causes_a_warning_only(
     sweep: OpenSweep, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(*arguments: object) -> None:

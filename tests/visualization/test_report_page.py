@@ -1,4 +1,4 @@
-"""The report in a real browser: no requests, no complaints, on a phone, in the dark and on paper."""
+"""The report in a real browser: on a screen, in the dark, on a phone and on paper."""
 
 import re
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from convene.visualization import figures, report
-from convene.visualization.report import Findings
+from convene.visualization.report import ReportData
 from tests.support.browser import SCREENSHOTS, Visit, visit
 from tests.support.synthetic import record_sweep
 
@@ -19,19 +19,19 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def findings(tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    return report.gather(record_sweep(tmp_path_factory.mktemp("browser"), trials=80))
+def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    return report.load_data(record_sweep(tmp_path_factory.mktemp("browser"), trials=80))
 
 
 @pytest.fixture(scope="module")
-def address(findings: Findings, tmp_path_factory: pytest.TempPathFactory) -> str:
+def address(data: ReportData, tmp_path_factory: pytest.TempPathFactory) -> str:
     page = tmp_path_factory.mktemp("page") / "report.html"
-    page.write_text(report.render(findings))
+    page.write_text(report.render(data))
     return page.as_uri()
 
 
-def opened(browser: "Browser", address: str, **context: object) -> Visit:
-    """The page with its charts drawn."""
+def open_page(browser: "Browser", address: str, **context: object) -> Visit:
+    """Open the page and wait for its charts."""
     visited = visit(browser, address, **context)
     visited.page.wait_for_selector("html[data-drawn]", timeout=60_000)
     return visited
@@ -42,7 +42,7 @@ def rgb(colour: str) -> str:
 
 
 def ink(visited: Visit) -> tuple[str, str]:
-    """The colours of the page's text and of the charts' axes."""
+    """Return the colours of the page's text and of the charts' axes."""
     return (
         visited.page.evaluate("getComputedStyle(document.body).color"),
         visited.page.locator("#history .xtick text").first.evaluate("text => getComputedStyle(text).fill"),
@@ -50,8 +50,10 @@ def ink(visited: Visit) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_asks_for_nothing_and_complains_of_nothing(chromium: "Browser", address: str, scheme: str) -> None:
-    visited = opened(chromium, address, color_scheme=scheme)
+def test_the_page_makes_no_requests_and_logs_no_errors(
+    chromium: "Browser", address: str, scheme: str
+) -> None:
+    visited = open_page(chromium, address, color_scheme=scheme)
     assert visited.requests == [address]
     assert visited.complaints == []
     charts = visited.page.locator(".chart")
@@ -61,8 +63,8 @@ def test_it_asks_for_nothing_and_complains_of_nothing(chromium: "Browser", addre
     visited.screenshot(f"report-{scheme}")
 
 
-def test_text_and_charts_follow_the_scheme(chromium: "Browser", address: str) -> None:
-    visited = opened(chromium, address, color_scheme="light")
+def test_text_and_charts_follow_the_colour_scheme(chromium: "Browser", address: str) -> None:
+    visited = open_page(chromium, address, color_scheme="light")
     light = rgb(figures.LIGHT["ink"]), rgb(figures.LIGHT["muted"])
     dark = rgb(figures.DARK["ink"]), rgb(figures.DARK["muted"])
     assert ink(visited) == light
@@ -72,26 +74,26 @@ def test_text_and_charts_follow_the_scheme(chromium: "Browser", address: str) ->
     assert ink(visited) == light
 
 
-def test_on_a_phone_nothing_is_wider_than_the_screen(chromium: "Browser", address: str) -> None:
-    visited = opened(
+def test_nothing_is_wider_than_a_phone_screen(chromium: "Browser", address: str) -> None:
+    visited = open_page(
         chromium, address, width=360, height=740, is_mobile=True, has_touch=True, device_scale_factor=2
     )
     assert visited.page.evaluate("document.documentElement.scrollWidth") == 360
-    # What is wider scrolls inside its own box; nothing else reaches over the edge.
-    over = visited.page.evaluate(
+    # Wider elements scroll in their own box; nothing else overflows.
+    overflowing = visited.page.evaluate(
         "[...document.querySelectorAll('main *, header *')]"
         ".filter(e => !e.closest('.scroll') && e.getBoundingClientRect().right > 361).length"
     )
-    assert over == 0
+    assert overflowing == 0
     size = visited.page.locator("p.lead").first.evaluate(
         "text => parseFloat(getComputedStyle(text).fontSize)"
     )
-    assert size >= 16  # pixels: what is smaller is hard to read at arm's length
+    assert size >= 16  # pixels: smaller text is hard to read at arm's length
     visited.screenshot("report-phone")
 
 
-def test_on_paper_it_is_light_and_whole(chromium: "Browser", address: str) -> None:
-    visited = opened(chromium, address, color_scheme="dark")
+def test_the_printed_page_is_light_and_complete(chromium: "Browser", address: str) -> None:
+    visited = open_page(chromium, address, color_scheme="dark")
     visited.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     visited.page.emulate_media(media="print")
     assert ink(visited)[1] == rgb(figures.LIGHT["muted"])
@@ -106,22 +108,22 @@ def test_on_paper_it_is_light_and_whole(chromium: "Browser", address: str) -> No
     (SCREENSHOTS / "report.pdf").write_bytes(pdf)
 
 
-def test_hostile_names_do_nothing(chromium: "Browser", findings: Findings, tmp_path: Path) -> None:
+def test_hostile_class_names_are_harmless(chromium: "Browser", data: ReportData, tmp_path: Path) -> None:
     hostile = '</script><script>window.hit = 1</script><img src="x" onerror="window.hit = 2">'
-    named = replace(findings, classes=tuple(f"{hostile}{name}" for name in findings.classes))
-    (tmp_path / "hostile.html").write_text(report.render(named))
-    visited = opened(chromium, (tmp_path / "hostile.html").as_uri())
+    renamed = replace(data, classes=tuple(f"{hostile}{name}" for name in data.classes))
+    (tmp_path / "hostile.html").write_text(report.render(renamed))
+    visited = open_page(chromium, (tmp_path / "hostile.html").as_uri())
     assert visited.page.evaluate("window.hit === undefined")
     assert len(visited.requests) == 1
     assert visited.complaints == []
 
 
-def test_a_thousand_trials_are_as_quick_to_look_at(chromium: "Browser", tmp_path: Path) -> None:
+def test_a_thousand_trials_load_quickly(chromium: "Browser", tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    page.write_text(report.render(report.gather(record_sweep(tmp_path / "runs", 1000))))
+    page.write_text(report.render(report.load_data(record_sweep(tmp_path / "runs", 1000))))
     assert page.stat().st_size < 3_000_000
-    visited = opened(chromium, page.as_uri())
+    visited = open_page(chromium, page.as_uri())
     assert visited.complaints == []
-    # Two seconds on an idle machine; thirty leave room for one that is shared.
+    # It takes two seconds on an idle machine; thirty leave room for a busy one.
     assert float(visited.page.evaluate("document.documentElement.dataset.drawn")) < 30_000
     visited.screenshot("report-1000-trials")

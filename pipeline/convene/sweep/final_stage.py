@@ -84,7 +84,7 @@ def write_report(sweep: OpenSweep) -> None:
     try:
         from convene.visualization import report
 
-        record.write_report(report.render(report.gather(sweep)))
+        record.write_report(report.render(report.load_data(sweep)))
     except Exception as error:  # whatever goes wrong with a page must not lose the result of hours
         what = f"{type(error).__name__}: {error}"
         logger.warning(

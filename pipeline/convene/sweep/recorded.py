@@ -110,7 +110,7 @@ def write_report(name: str, *, storage: str | Path = DEFAULT_STORAGE, to: str | 
 
     from convene.visualization import report
 
-    page = report.render(report.gather(sweep))
+    page = report.render(report.load_data(sweep))
     try:
         if file:
             Storage(str(file.parent)).write(file.name, page.encode())

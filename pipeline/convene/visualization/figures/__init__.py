@@ -1,13 +1,13 @@
-"""Figures for plotly.js: pure functions of what was measured. Colours are roles, which a page resolves."""
+"""Figures for plotly.js: pure functions of measurements, with roles that a page replaces by colours."""
 
-from convene.visualization.figures.figure import DARK, LIGHT, Figure, words
+from convene.visualization.figures.figure import DARK, LIGHT, Figure, label
 from convene.visualization.figures.parameters import importances, parallel_coordinates
 from convene.visualization.figures.scores import Score, accuracies, confidences, ensemble_sizes, reliability
 from convene.visualization.figures.search import LearningCurve, history, learning_curves
 from convene.visualization.figures.trade_offs import (
     Candidate,
     ParetoPoint,
-    front,
+    pareto_figure,
     pareto_front,
     simplest,
     trade_off,
@@ -24,14 +24,14 @@ __all__ = [
     "accuracies",
     "confidences",
     "ensemble_sizes",
-    "front",
     "history",
     "importances",
+    "label",
     "learning_curves",
     "parallel_coordinates",
+    "pareto_figure",
     "pareto_front",
     "reliability",
     "simplest",
     "trade_off",
-    "words",
 ]

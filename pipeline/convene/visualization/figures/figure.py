@@ -1,4 +1,4 @@
-"""What all figures have in common: roles instead of colours, and the layout that a page completes."""
+"""Building blocks of all figures: colour roles, traces, axes and labels."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ import numpy as np
 
 Item = TypeVar("Item")
 
-# The roles, as `@ensemble` in a figure, in a light and in a dark page. Blue and orange are told apart with
-# any colour vision, and from the greys by lightness too.
+# Colours of the roles (`@ensemble` in a figure) on light and dark pages. Blue and orange can be distinguished
+# with any kind of colour vision, and differ from the greys in lightness too.
 LIGHT = {
     "paper": "#ffffff",
     "ink": "#1d2329",
@@ -41,35 +41,35 @@ DARK = {
 
 @dataclass(frozen=True)
 class Figure:
-    """Traces and layout as plotly.js takes them, but for the colours, which are roles such as `@ink`."""
+    """Traces and a layout for plotly.js, with roles such as `@ink` instead of colours."""
 
     data: list[dict[str, Any]]
     layout: dict[str, Any] = field(default_factory=dict)
     height: int = 340
     """Pixels."""
     width: int = 0
-    """Pixels that it needs at least; a narrower page scrolls it."""
+    """Minimum width in pixels; narrower pages scroll the figure."""
 
 
 def points(x: list[Any], y: list[Any], name: str, role: str, **more: Any) -> dict[str, Any]:
-    """A trace of marks, in one role's colour; `marker` adds to it."""
+    """Return a trace of markers in a role's colour; `marker` adds to their style."""
     marker = {"color": f"@{role}", "size": 7, **more.pop("marker", {})}
     return {"type": "scatter", "mode": "markers", "x": x, "y": y, "name": name, "marker": marker, **more}
 
 
 def line(x: list[Any], y: list[Any], name: str, role: str, width: float = 2, **more: Any) -> dict[str, Any]:
-    """A trace of lines, in one role's colour; `line` adds to it."""
+    """Return a trace of lines in a role's colour; `line` adds to their style."""
     style = {"color": f"@{role}", "width": width, **more.pop("line", {})}
     return {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "line": style, **more}
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with a title."""
+    """Return an axis with a title."""
     return {"title": {"text": title}, **more}
 
 
 def scale(values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis where the values span more than a factor of three, else a linear one."""
+    """Return a logarithmic axis if the values span more than a factor of three, otherwise a linear one."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite or min(finite) <= 0 or max(finite) <= 3 * min(finite):
         return {}
@@ -77,7 +77,7 @@ def scale(values: Sequence[float]) -> dict[str, Any]:
     margin = 0.05 * (high - low)
     steps = (1, 1.5, 2, 3, 5, 7) if high - low < 1 else (1, 2, 5) if high - low < 3 else (1,)
     ticks = [step * 10.0**power for power in range(math.floor(low), math.ceil(high)) for step in steps]
-    # Listed, because plotly.js writes 2 where 0.02 is meant.
+    # Listed explicitly, because plotly.js labels 0.02 as 2.
     return {
         "type": "log",
         "range": [low - margin, high + margin],
@@ -87,25 +87,25 @@ def scale(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _short(tick: float) -> str:
-    """0.02, 5, 20k, 3M."""
+    """Return a tick label: 0.02, 5, 20k, 3M."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if tick >= size:
             return f"{tick / size:g}{letter}"
     return f"{tick:g}"
 
 
-def evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """All items, or the first, the last and what lies evenly between them, `most` in all."""
-    if len(items) <= most:
+def evenly_spaced(items: Sequence[Item], limit: int) -> list[Item]:
+    """Return at most `limit` evenly spaced items, including the first and the last."""
+    if len(items) <= limit:
         return list(items)
-    return [items[round(place)] for place in np.linspace(0, len(items) - 1, most)]
+    return [items[round(position)] for position in np.linspace(0, len(items) - 1, limit)]
 
 
-def mark_size(count: int) -> float:
-    """Pixels across a mark, so that a thousand of them can still be told apart."""
+def marker_size(count: int) -> float:
+    """Return the marker size in pixels at which up to a thousand markers remain distinguishable."""
     return 7 if count <= 200 else 4.5
 
 
-def words(name: str) -> str:
-    """A parameter's or measure's name without its section, in words: "learning rate", "validation loss"."""
+def label(name: str) -> str:
+    """Return a readable name of a parameter or metric: "learning rate", "validation loss"."""
     return name.rpartition(".")[2].replace("valid_", "validation ").replace("_", " ")

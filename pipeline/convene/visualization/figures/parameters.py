@@ -1,4 +1,4 @@
-"""Figures of the searched parameters, by what Optuna computes of them."""
+"""Figures of the searched parameters, computed by Optuna."""
 
 import json
 import math
@@ -6,29 +6,29 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from convene.visualization.figures.figure import Figure, axis, evenly, words
+from convene.visualization.figures.figure import Figure, axis, evenly_spaced, label
 
 if TYPE_CHECKING:
     import optuna
 
-_LINES = 100  # that are drawn: more would be a grey area
-_BEST, _LEAST_BEST = 0.1, 3  # of them are marked
+_LINES = 100  # drawn trials: more would blur into a grey area
+_BEST_SHARE, _MIN_BEST = 0.1, 3  # highlighted trials
 
 
-def importances(study: "optuna.Study", which: int) -> Figure | None:
-    """Optuna's parameter importances for one of the objectives, or None where too few trials tell.
+def importances(study: "optuna.Study", objective_index: int) -> Figure | None:
+    """Return Optuna's parameter importances for one objective, or None if too few trials differ.
 
-    Drawn here, because Optuna's own bars copy all trials once for each parameter: seconds, of a thousand.
+    Optuna's own figure copies all trials once per parameter, which takes seconds for a thousand trials.
     """
     from optuna.importance import get_param_importances
 
-    ranked = _ranked(study, which)
-    if not _vary(ranked, which):
+    ranked = _ranked(study, objective_index)
+    if not _differ(ranked, objective_index):
         return None
     with warnings.catch_warnings():
-        # Optuna's, where few trials have a parameter with a condition; the caption calls them a hint.
+        # Optuna warns if few trials have a conditional parameter. The caption mentions the uncertainty.
         warnings.simplefilter("ignore")
-        shares = get_param_importances(_study_of(ranked, study, which))
+        shares = get_param_importances(_single_objective_study(ranked, study, objective_index))
     bars = {
         "type": "bar",
         "orientation": "h",
@@ -50,38 +50,45 @@ def importances(study: "optuna.Study", which: int) -> Figure | None:
     return Figure([bars], layout, height=66 + 28 * len(shares))
 
 
-def parallel_coordinates(study: "optuna.Study", which: int, objective: str) -> Figure | None:
-    """Optuna's parallel coordinates of one of the objectives, the best trials marked, or None.
+def parallel_coordinates(study: "optuna.Study", objective_index: int, objective: str) -> Figure | None:
+    """Return Optuna's parallel coordinates for one objective with the best trials highlighted.
 
-    Of many trials the best, and every so many of the others, are drawn; none where all are alike.
+    Of many trials, only the best and an even selection of the others are drawn.
+
+    Returns:
+        The figure, or None if no trials differ.
     """
     from optuna.visualization import plot_parallel_coordinate
 
-    ranked = _ranked(study, which)
-    if not _vary(ranked, which):
+    ranked = _ranked(study, objective_index)
+    if not _differ(ranked, objective_index):
         return None
-    best = max(math.ceil(_BEST * min(len(ranked), _LINES)), min(_LEAST_BEST, len(ranked) // 2))
-    drawn = [*ranked[:best], *evenly(ranked[best:], _LINES - best)]
-    figure = _plain(plot_parallel_coordinate(_study_of(drawn, study, which), target_name=objective))
-    # Optuna changes their order; the first coordinate is the objective, and the best are to lie on top.
+    best = max(math.ceil(_BEST_SHARE * min(len(ranked), _LINES)), min(_MIN_BEST, len(ranked) // 2))
+    drawn = [*ranked[:best], *evenly_spaced(ranked[best:], _LINES - best)]
+    figure = _to_plain(
+        plot_parallel_coordinate(
+            _single_objective_study(drawn, study, objective_index), target_name=objective
+        )
+    )
+    # Optuna changes the order. Sort by the objective, the first coordinate, to draw the best on top.
     curves = [trace for trace in figure.data if trace["mode"] == "lines"]
-    curves.sort(key=lambda trace: trace["y"][0], reverse=_minimizes(study, which))
-    names = [words(objective), *(words(name) for name in sorted({n for t in drawn for n in t.params}))]
-    for place, trace in enumerate(reversed(curves)):
-        of_the_best = place < best
+    curves.sort(key=lambda trace: trace["y"][0], reverse=_minimizes(study, objective_index))
+    names = [label(objective), *(label(name) for name in sorted({n for t in drawn for n in t.params}))]
+    for rank, trace in enumerate(reversed(curves)):
+        is_best = rank < best
         trace |= {
             "line": {
-                "color": "@ensemble" if of_the_best else "@complete",
-                "width": 1.8 if of_the_best else 1,
+                "color": "@ensemble" if is_best else "@complete",
+                "width": 1.8 if is_best else 1,
             },
-            "opacity": 0.9 if of_the_best else 0.4,
-            # Optuna cuts long names off.
+            "opacity": 0.9 if is_best else 0.4,
+            # Optuna truncates long names.
             "customdata": [
                 [name, value] for name, (_, value) in zip(names, trace["customdata"], strict=True)
             ],
         }
     layout = {key: figure.layout[key] for key in ("xaxis", "yaxis", "shapes")}
-    layout["annotations"] = _whole_ticks(figure.layout["annotations"], drawn)
+    layout["annotations"] = _clean_ticks(figure.layout["annotations"], drawn)
     layout["xaxis"] |= {
         "ticktext": [name.replace(" ", "<br>") for name in names],
         "range": [-0.45, len(names) - 0.7],
@@ -93,57 +100,62 @@ def parallel_coordinates(study: "optuna.Study", which: int, objective: str) -> F
     )
 
 
-def _whole_ticks(
+def _clean_ticks(
     annotations: list[dict[str, Any]], trials: Sequence["optuna.trial.FrozenTrial"]
 ) -> list[dict[str, Any]]:
-    """Optuna's ticks in the page's colour, without 2.5 on an axis of whole numbers."""
+    """Return Optuna's tick labels in the page's colour, without fractions on integer axes."""
     from optuna.distributions import IntDistribution
 
     names = sorted({name for trial in trials for name in trial.params})
-    kinds = {name: kind for trial in trials for name, kind in trial.distributions.items()}
-    whole = {place for place, name in enumerate(names, 1) if isinstance(kinds[name], IntDistribution)}
+    distributions = {name: kind for trial in trials for name, kind in trial.distributions.items()}
+    integers = {
+        position for position, name in enumerate(names, 1) if isinstance(distributions[name], IntDistribution)
+    }
     return [
         tick | {"font": {"size": 10.5, "color": "@muted"}, "bgcolor": "@paper", "borderpad": 0}
         for tick in annotations
-        if tick["x"] not in whole or "." not in tick["text"]
+        if tick["x"] not in integers or "." not in tick["text"]
     ]
 
 
-def _ranked(study: "optuna.Study", which: int) -> list["optuna.trial.FrozenTrial"]:
-    """The complete trials with a finite value of the objective, best first."""
+def _ranked(study: "optuna.Study", objective_index: int) -> list["optuna.trial.FrozenTrial"]:
+    """Return the complete trials with a finite value of the objective, best first."""
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    sign = 1 if _minimizes(study, which) else -1
-    finite = [trial for trial in trials if math.isfinite(trial.values[which])]
-    return sorted(finite, key=lambda trial: sign * trial.values[which])
+    sign = 1 if _minimizes(study, objective_index) else -1
+    finite = [trial for trial in trials if math.isfinite(trial.values[objective_index])]
+    return sorted(finite, key=lambda trial: sign * trial.values[objective_index])
 
 
-def _minimizes(study: "optuna.Study", which: int) -> bool:
-    return study.directions[which].name == "MINIMIZE"
+def _minimizes(study: "optuna.Study", objective_index: int) -> bool:
+    return study.directions[objective_index].name == "MINIMIZE"
 
 
-def _vary(trials: Sequence["optuna.trial.FrozenTrial"], which: int) -> bool:
-    """Whether there are trials with different values, and parameters that they differ in."""
-    return len({trial.values[which] for trial in trials}) > 1 and len({str(t.params) for t in trials}) > 1
+def _differ(trials: Sequence["optuna.trial.FrozenTrial"], objective_index: int) -> bool:
+    """Return whether the trials differ in their values and in their parameters."""
+    return (
+        len({trial.values[objective_index] for trial in trials}) > 1
+        and len({str(t.params) for t in trials}) > 1
+    )
 
 
-def _study_of(
-    trials: Sequence["optuna.trial.FrozenTrial"], study: "optuna.Study", which: int
+def _single_objective_study(
+    trials: Sequence["optuna.trial.FrozenTrial"], study: "optuna.Study", objective_index: int
 ) -> "optuna.Study":
-    """These trials by the one objective that a figure is about."""
+    """Return a study of these trials with one of their objectives."""
     import optuna
 
-    alone = optuna.create_study(direction=study.directions[which])
+    single = optuna.create_study(direction=study.directions[objective_index])
     for trial in trials:
-        of_one = optuna.trial.create_trial(
-            params=trial.params, distributions=trial.distributions, value=trial.values[which]
+        copy = optuna.trial.create_trial(
+            params=trial.params, distributions=trial.distributions, value=trial.values[objective_index]
         )
-        alone.add_trial(of_one)
-    return alone
+        single.add_trial(copy)
+    return single
 
 
-def _plain(figure: Any) -> Figure:
-    """A plotly figure as plain lists and numbers."""
+def _to_plain(figure: Any) -> Figure:
+    """Convert a plotly figure to plain lists and numbers."""
     content = json.loads(figure.to_json())
     return Figure(content["data"], content["layout"])

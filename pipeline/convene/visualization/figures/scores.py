@@ -1,4 +1,4 @@
-"""Figures of what came out: accuracies with their intervals, ensembles by size, confidence against truth."""
+"""Figures of the results: accuracies with intervals, scores by ensemble size, and calibration."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from convene.visualization.figures.figure import Figure, axis, line, points, sca
 
 @dataclass(frozen=True)
 class Score:
-    """An accuracy with its interval, as shares of 1, and the role that it is drawn in."""
+    """An accuracy and its interval, from 0 to 1, and the role whose colour it has."""
 
     name: str
     accuracy: float
@@ -21,7 +21,7 @@ class Score:
 
 
 def accuracies(scores: Sequence[Score]) -> Figure:
-    """Accuracies with their intervals, one below the other."""
+    """Return a figure of accuracies with their intervals, one per row."""
     data = []
     for score in scores:
         low, high = score.interval
@@ -34,11 +34,11 @@ def accuracies(scores: Sequence[Score]) -> Figure:
             "thickness": 2,
             "width": 0,
         }
-        between = f"{100 * low:.2f} to {100 * high:.2f} %"
-        trace["hovertemplate"] = f"%{{x:.2f}} %<br>95 %: {between}<extra></extra>"
+        bounds = f"{100 * low:.2f} to {100 * high:.2f} %"
+        trace["hovertemplate"] = f"%{{x:.2f}} %<br>95 % interval: {bounds}<extra></extra>"
         data.append(trace)
     layout = {
-        "xaxis": axis("right, in % of the test images"),
+        "xaxis": axis("test accuracy (%)"),
         "yaxis": {"autorange": "reversed", "automargin": True, "type": "category", "showgrid": False},
         "showlegend": False,
         "margin": {"t": 8},
@@ -47,37 +47,39 @@ def accuracies(scores: Sequence[Score]) -> Figure:
 
 
 def ensemble_sizes(
-    ensembled: Sequence[EnsembleScore], chosen: EnsembleScore | None, images: int, measure: str
+    scores: Sequence[EnsembleScore], chosen: EnsembleScore | None, images: int, metric: str
 ) -> Figure:
-    """A measure of the best k networks' ensemble by k; an accuracy with its 95 % band.
+    """Return a figure of a metric of the best k networks' ensemble by k; an accuracy has a 95 % band.
 
     Args:
-        ensembled: by rising size.
-        chosen: is marked. It may be of other networks, if trials were added since.
-        images: that the measure was taken on.
-        measure: `valid_accuracy` or `valid_loss`.
+        scores: by ascending size.
+        chosen: the ensemble to mark. It may have other networks, if trials were added since.
+        images: number of validation images.
+        metric: `valid_accuracy` or `valid_loss`.
     """
-    sizes = [each.size for each in ensembled]
-    unit = 1 if measure == "valid_loss" else 100
-    values, title, data = [unit * getattr(each, measure) for each in ensembled], "loss, validation", []
-    if measure == "valid_accuracy":
-        title = "right, in % of validation"
-        intervals = [wilson_interval(round(each.valid_accuracy * images), images) for each in ensembled]
-        around = [100 * high for _, high in intervals] + [100 * low for low, _ in reversed(intervals)]
-        band = line([*sizes, *reversed(sizes)], around, "95 % interval", "band", 0)
+    sizes = [score.size for score in scores]
+    unit = 1 if metric == "valid_loss" else 100
+    values, title, data = [unit * getattr(score, metric) for score in scores], "validation loss", []
+    if metric == "valid_accuracy":
+        title = "validation accuracy (%)"
+        intervals = [wilson_interval(round(score.valid_accuracy * images), images) for score in scores]
+        outline = [100 * high for _, high in intervals] + [100 * low for low, _ in reversed(intervals)]
+        band = line([*sizes, *reversed(sizes)], outline, "95 % interval", "band", 0)
         data = [band | {"fill": "toself", "fillcolor": "@band", "hoverinfo": "skip"}]
     hover = {"hovertemplate": "%{x} networks: %{y:.4g}<extra></extra>"}
-    data.append(line(sizes, values, "the best k", "complete") | {"mode": "lines+markers"} | hover)
+    data.append(line(sizes, values, "best k networks", "complete") | {"mode": "lines+markers"} | hover)
     if chosen:
-        at = unit * getattr(chosen, measure)
-        data.append(points([chosen.size], [at], "as chosen", "ensemble", marker={"size": 11}) | hover)
+        value = unit * getattr(chosen, metric)
+        data.append(
+            points([chosen.size], [value], "chosen ensemble", "ensemble", marker={"size": 11}) | hover
+        )
     ticks = {"tickformat": "d", "dtick": 1} if len(sizes) <= 12 else {}
     layout = {"xaxis": axis("networks in the ensemble, k", **ticks), "yaxis": axis(title)}
     return Figure(data, layout)
 
 
 def confidences(bins: Sequence[CalibrationBin]) -> Figure:
-    """How many images lie in each bin of confidence."""
+    """Return a histogram of the images by confidence."""
     counts = [each.count for each in bins]
     bars = {
         "type": "bar",
@@ -87,31 +89,31 @@ def confidences(bins: Sequence[CalibrationBin]) -> Figure:
         "marker": {"color": "@complete"},
         "hovertemplate": "%{y} images; mean confidence %{x:.3f}<extra></extra>",
     }
-    up = scale(counts)
-    if up:
-        up["range"] = [-0.3, math.log10(max(counts)) + 0.2]  # a bin of one image has a bar, too
-    layout = {"xaxis": axis("confidence", range=[0, 1.02]), "yaxis": axis("images", **up)}
+    vertical = scale(counts)
+    if vertical:
+        vertical["range"] = [-0.3, math.log10(max(counts)) + 0.2]  # a bin with one image needs a bar too
+    layout = {"xaxis": axis("confidence", range=[0, 1.02]), "yaxis": axis("images", **vertical)}
     return Figure([bars], layout)
 
 
 def reliability(bins: Sequence[CalibrationBin]) -> Figure:
-    """How often the ensemble is right by how sure it is: each bin with its 95 % interval."""
+    """Return the reliability diagram: accuracy by confidence, each bin with its 95 % interval."""
     intervals = [wilson_interval(each.correct, each.count) for each in bins]
-    shares = [each.accuracy for each in bins]
-    trace = points([each.confidence for each in bins], shares, "ensemble", "ensemble", marker={"size": 9})
+    values = [each.accuracy for each in bins]
+    trace = points([each.confidence for each in bins], values, "ensemble", "ensemble", marker={"size": 9})
     trace["error_y"] = {
         "type": "data",
-        "array": [high - share for (_, high), share in zip(intervals, shares, strict=True)],
-        "arrayminus": [share - low for (low, _), share in zip(intervals, shares, strict=True)],
+        "array": [high - value for (_, high), value in zip(intervals, values, strict=True)],
+        "arrayminus": [value - low for (low, _), value in zip(intervals, values, strict=True)],
         "color": "@ensemble",
         "thickness": 1.5,
         "width": 0,
     }
-    trace["text"] = [f"{each.correct} of {each.count} right" for each in bins]
+    trace["text"] = [f"{each.correct} of {each.count} correct" for each in bins]
     trace["hovertemplate"] = "%{text}; mean confidence %{x:.3f}<extra></extra>"
-    diagonal = line([0, 1], [0, 1], "exactly as sure as right", "muted", 1, line={"dash": "dot"})
+    diagonal = line([0, 1], [0, 1], "perfect calibration", "muted", 1, line={"dash": "dot"})
     layout = {
         "xaxis": axis("confidence", range=[0, 1.02]),
-        "yaxis": axis("share that is right", range=[0, 1.04]),
+        "yaxis": axis("accuracy", range=[0, 1.04]),
     }
     return Figure([diagonal | {"hoverinfo": "skip"}, trace], layout)

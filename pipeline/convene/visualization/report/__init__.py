@@ -1,6 +1,6 @@
-"""What a sweep came to, on one page that can be sent: self-contained, and without a network."""
+"""The report of a sweep: one self-contained HTML page that needs no network."""
 
-from convene.visualization.report.findings import Findings, gather
+from convene.visualization.report.data import ReportData, load_data
 from convene.visualization.report.page import render
 
-__all__ = ["Findings", "gather", "render"]
+__all__ = ["ReportData", "load_data", "render"]

@@ -1,4 +1,4 @@
-"""What the report says in words: an answer a question, each from what was recorded."""
+"""The sentences of the report."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,218 +11,223 @@ from convene.ensemble.test_predictions import Predictions
 from convene.formatting import interval, join_words, percent, plural, significant
 from convene.records.trials import RecordedTrial
 from convene.search.trial_state import TrialState
-from convene.visualization.figures import Candidate, Figure, simplest, words
-from convene.visualization.report.findings import Findings
+from convene.visualization.figures import Candidate, Figure, label, simplest
+from convene.visualization.report.data import ReportData
 
-# What a p-value up to the number is called.
-_CHANCE = (
-    (0.05, "a difference that chance alone seldom makes"),
-    (0.2, "a difference that chance alone sometimes makes"),
-    (1.0, "a difference that chance alone often makes"),
-)
-_FRONT = 12  # trials that are named
-_TELLING = 0.05  # importance
+# How often chance alone causes a difference with a p-value up to the limit.
+_CHANCE = ((0.05, "rarely"), (0.2, "sometimes"), (1.0, "often"))
+_LISTED_TRIALS = 12
+_NOTABLE_IMPORTANCE = 0.05
 
 
-def headline(findings: Findings) -> str:
-    """The answer, as a title."""
-    if findings.result and findings.predictions:
-        accuracy = findings.result.ensemble.test_accuracy
-        return f"{percent(accuracy, len(findings.predictions.labels))} of the test images right"
-    if findings.result:
-        return f"{findings.result.ensemble.test_accuracy:.2%} of the test images right"
-    ended = [trial for trial in findings.trials if trial.state is not TrialState.RUNNING]
-    if findings.ended and ended and all(trial.state is TrialState.FAIL for trial in ended):
+def headline(report: ReportData) -> str:
+    """Return the main result as a title."""
+    if report.result:
+        count = len(report.predictions.labels) if report.predictions else 10_000
+        return f"Test accuracy: {percent(report.result.ensemble.test_accuracy, count)}"
+    ended = [trial for trial in report.trials if trial.state is not TrialState.RUNNING]
+    if report.has_ended and ended and all(trial.state is TrialState.FAIL for trial in ended):
         return f"No result: {'the only trial' if len(ended) == 1 else f'all {len(ended)} trials'} failed"
-    return f"No result yet: {plural(len(ended), 'trial')} of {findings.space.base.search.trials} ended"
+    return f"No result yet: {len(ended)} of {plural(report.space.base.search.trials, 'trial')} done"
 
 
-def answer(findings: Findings) -> list[str]:
-    """The answer in full: the ensemble, the best single network, and whether they differ."""
-    result, predictions = findings.result, findings.predictions
+def summary(report: ReportData) -> list[str]:
+    """Return the scores of the ensemble and the best single network, and whether they differ."""
+    result, predictions = report.result, report.predictions
     if not result:
         return [
-            _so_far(findings),
-            "Nothing is known of the test set: it is opened once, when all trials have ended.",
+            _best_so_far(report),
+            "There is no test score: the test set is opened once, after all trials have ended.",
         ]
     ensemble, single = result.ensemble, result.best_single
     count = len(predictions.labels) if predictions else 10_000
     scores = (
-        f"The ensemble of {plural(len(findings.members), 'network')} is right on "
-        f"{percent(ensemble.test_accuracy, count)} of the test images "
-        f"(95 % interval {interval(ensemble.test_interval, count)}); the best single network, "
-        f"trial {single.trial}, on {percent(single.test_accuracy, count)} "
+        f"The ensemble of {plural(len(report.members), 'network')} has a test accuracy of "
+        f"{percent(ensemble.test_accuracy, count)} "
+        f"(95 % confidence interval: {interval(ensemble.test_interval, count)}). "
+        f"The best single network, trial {single.trial}, has {percent(single.test_accuracy, count)} "
         f"({interval(single.test_interval, count)})."
     )
     return [scores, _difference(predictions, single.trial)] if predictions else [scores]
 
 
-def _so_far(findings: Findings) -> str:
-    ranked = findings.ranked
+def _best_so_far(report: ReportData) -> str:
+    ranked = report.ranked
     if not ranked or not ranked[0].record:
         return "No trial is complete."
-    best = ranked[0].record.last
+    accuracy = percent(ranked[0].record.last.valid_accuracy, report.valid_images)
     return (
-        f"The best of {plural(len(ranked), 'complete trial')} so far is trial {ranked[0].number}: "
-        f"{percent(best.valid_accuracy, findings.valid_images)} of the validation images right."
+        f"The best of {plural(len(ranked), 'complete trial')} so far is trial {ranked[0].number}, "
+        f"with a validation accuracy of {accuracy}."
     )
 
 
 def _difference(predictions: Predictions, single: int) -> str:
-    """What the ensemble changes, on the same images."""
+    """Compare the ensemble with the best single network on the same images."""
     if len(predictions.members) == 1:
-        return "The ensemble is this one network."
-    result = mcnemar_test(
-        predictions.ensemble_logits, predictions.logits_by_trial[single], predictions.labels
-    )
-    if not result.first_only + result.second_only:
-        return "Both are right on the same images."
-    verdict = next(words for most, words in _CHANCE if result.p_value <= most)
+        return "The ensemble consists of this one network."
+    test = mcnemar_test(predictions.ensemble_logits, predictions.logits_by_trial[single], predictions.labels)
+    if not test.first_only + test.second_only:
+        return "Both classify the same images correctly."
+    frequency = next(words for limit, words in _CHANCE if test.p_value <= limit)
     return (
-        f"On the same images, the ensemble rights {plural(result.first_only, 'mistake')} of that network "
-        f"and adds {result.second_only or 'none'}: {verdict} "
-        f"(exact McNemar test, p = {result.p_value:.2g})."
+        f"The ensemble corrects {test.first_only or 'none'} of that network's mistakes and makes "
+        f"{plural(test.second_only, 'new one')}. Chance alone {frequency} causes such a difference "
+        f"(exact McNemar test, p = {test.p_value:.2g})."
     )
 
 
-def sizes(ensembled: Sequence[EnsembleScore], chosen: EnsembleScore | None) -> str:
-    """What more networks are worth."""
-    if len(ensembled) < 2:
-        return "There is only one network to choose."
-    best = min(ensembled, key=lambda each: each.valid_loss)
-    parts = [f"alone the best network has a validation loss of {significant(ensembled[0].valid_loss)}"]
+def ensemble_sizes(scores: Sequence[EnsembleScore], chosen: EnsembleScore | None) -> str:
+    """Describe how the validation loss depends on the number of networks."""
+    if len(scores) < 2:
+        return "There is only one network to choose from."
+    best = min(scores, key=lambda score: score.valid_loss)
+    parts = [f"the best single network has a validation loss of {significant(scores[0].valid_loss)}"]
     if chosen and chosen.size > 1:
-        parts.append(f"the {chosen.size} that were chosen together {significant(chosen.valid_loss)}")
+        parts.append(f"the chosen ensemble of {chosen.size} has {significant(chosen.valid_loss)}")
     if not chosen or best.size != chosen.size:
-        parts.append(f"the lowest, {significant(best.valid_loss)}, takes {best.size}")
-    sentence = join_words(parts)
-    return sentence[0].upper() + sentence[1:] + "."
+        parts.append(f"the lowest loss, {significant(best.valid_loss)}, needs {plural(best.size, 'network')}")
+    return _sentence(parts)
 
 
-def search(findings: Findings) -> str:
-    """How the trials ended, and which is the best."""
-    states = Counter(trial.state for trial in findings.trials)
-    stopped = states[TrialState.PRUNED]
+def search(report: ReportData) -> str:
+    """Describe how the trials ended, and name the best."""
+    states = Counter(trial.state for trial in report.trials)
+    stopped, unfinished = states[TrialState.PRUNED], states[TrialState.RUNNING]
     parts = [
-        f"{plural(states[TrialState.COMPLETE], 'trial')} ran to the end",
+        f"{plural(states[TrialState.COMPLETE], 'trial')} completed",
         f"{stopped or 'none'} {'was' if stopped == 1 else 'were'} stopped early",
         f"{states[TrialState.FAIL] or 'none'} failed",
     ]
-    if states[TrialState.RUNNING]:
-        parts.append(f"{states[TrialState.RUNNING]} had not ended")
-    text = join_words(parts)
-    sentence = text[0].upper() + text[1:] + "."
-    if findings.ranked and (left := findings.ranked[0].record):
-        best, value = findings.ranked[0].number, getattr(left.last, findings.objective)
-        sentence += f" The best, trial {best}, has a {words(findings.objective)} of {significant(value)}."
-    return sentence
+    if unfinished:
+        parts.append(f"{unfinished} {'is' if unfinished == 1 else 'are'} unfinished")
+    text = _sentence(parts)
+    if report.ranked and (record := report.ranked[0].record):
+        best, value = report.ranked[0].number, getattr(record.last, report.objective)
+        text += f" The best, trial {best}, has a {label(report.objective)} of {significant(value)}."
+    return text
 
 
 def failures(trials: Sequence[RecordedTrial]) -> list[tuple[str, str]]:
-    """(reason, trials) of the failed trials, the most frequent reason first."""
+    """Return the reasons why trials failed, each with its trials, the most frequent first."""
     reasons: dict[str, list[int]] = {}
     for trial in trials:
         if trial.state is TrialState.FAIL:
-            reasons.setdefault(trial.studied.reason or "no reason was recorded", []).append(trial.number)
+            reasons.setdefault(trial.studied.reason or "no reason recorded", []).append(trial.number)
     ordered = sorted(reasons.items(), key=lambda item: -len(item[1]))
     return [
-        (reason, ", ".join(map(str, numbers[:12])) + (" …" if len(numbers) > 12 else ""))
+        (
+            reason,
+            ", ".join(map(str, numbers[:_LISTED_TRIALS])) + (" …" if len(numbers) > _LISTED_TRIALS else ""),
+        )
         for reason, numbers in ordered
     ]
 
 
 def importance(figure: Figure) -> str:
-    """The first of the importances."""
-    bars = zip(figure.data[0]["y"], figure.data[0]["x"], strict=True)
-    told = [
-        f"on {words(name)} ({100 * share:.0f} %)"
-        for place, (name, share) in enumerate(bars)
-        if place == 0 or share >= _TELLING
-    ]
-    return f"Most hangs {', then '.join(told[:2])}."
+    """Name the most important parameters."""
+    first, *others = zip(figure.data[0]["y"], figure.data[0]["x"], strict=True)
+    text = f"The {label(first[0])} matters most ({100 * first[1]:.0f} % of the total importance)"
+    if others and others[0][1] >= _NOTABLE_IMPORTANCE:
+        text += f", followed by the {label(others[0][0])} ({100 * others[0][1]:.0f} %)"
+    return f"{text}."
 
 
-def front(findings: Findings) -> str:
-    """Which trials are left where there are several objectives."""
-    objectives = join_words([words(objective) for objective in findings.space.base.search.objectives])
-    numbers = sorted(findings.front)
-    more = [f"{len(numbers) - _FRONT} more"] if len(numbers) > _FRONT else []
-    which = join_words([str(number) for number in numbers[:_FRONT]] + more)
-    trials = "trial" if len(numbers) == 1 else "trials"
-    return f"The search improved {objectives}. No trial beats {trials} {which} in all of these."
+def pareto_front(report: ReportData) -> str:
+    """Name the trials on the Pareto front."""
+    objectives = join_words([label(objective) for objective in report.space.base.search.objectives])
+    numbers = sorted(report.pareto_front)
+    rest = [f"{len(numbers) - _LISTED_TRIALS} more"] if len(numbers) > _LISTED_TRIALS else []
+    trials = join_words([str(number) for number in numbers[:_LISTED_TRIALS]] + rest)
+    subject, pronoun = (f"Trial {trials} is", "it") if len(numbers) == 1 else (f"Trials {trials} are", "them")
+    return (
+        f"The search optimised {objectives}. "
+        f"{subject} on the Pareto front: no other trial dominates {pronoun}."
+    )
 
 
-def trade_off(candidates: Sequence[Candidate], images: int) -> str:
-    """Which network is the simplest that still performs well."""
+def simplest_network(candidates: Sequence[Candidate], images: int) -> str:
+    """Name the smallest network that still performs well."""
     chosen = simplest(candidates, images)
     best = max(candidates, key=lambda candidate: (candidate.valid_accuracy, -candidate.parameters))
-    what = f"RecordedTrial {chosen.trial}, with {chosen.parameters:,} parameters"
-    right = f"it gets {percent(chosen.valid_accuracy, images)} of the validation images right"
+    network = f"Trial {chosen.trial}, with {chosen.parameters:,} parameters"
+    accuracy = percent(chosen.valid_accuracy, images)
     if chosen == best:
-        return f"{what}: {right}, and no network with as few or more does better."
+        return (
+            f"{network}: its validation accuracy of {accuracy} is the highest, and no smaller network comes "
+            "within one standard error of it."
+        )
     return (
-        f"{what}: {right}, within one standard error of the best, trial {best.trial}, with "
-        f"{percent(best.valid_accuracy, images)} and {_ratio(best.parameters / chosen.parameters)} "
-        "parameters."
+        f"{network}: its validation accuracy of {accuracy} is within one standard error of the highest, "
+        f"{percent(best.valid_accuracy, images)} for trial {best.trial}, which has "
+        f"{_ratio(best.parameters / chosen.parameters)} parameters."
     )
 
 
 def confusions(counts: np.ndarray, classes: Sequence[str]) -> str:
-    """The most frequent mistakes."""
+    """Name the most frequent mistakes."""
     errors = counts - np.diag(np.diag(counts))
     if not errors.any():
-        return "No test image is taken for another class."
+        return "No test image is misclassified."
     order = np.argsort(-errors, axis=None, kind="stable")[:3]
     pairs = [divmod(int(cell), len(classes)) for cell in order if errors.flat[cell]]
-    told = [
-        f"{classes[truth]} for {classes[said]} ({_times(int(errors[truth, said]))})" for truth, said in pairs
+    mistakes = [
+        f"{classes[truth]} for {classes[predicted]} ({_times(int(errors[truth, predicted]))})"
+        for truth, predicted in pairs
     ]
-    return ("Most often it takes " if errors.max() > 1 else "It takes ") + join_words(told) + "."
+    verb = "most often mistakes" if errors.max() > 1 else "mistakes"
+    return f"The ensemble {verb} {join_words(mistakes)}."
 
 
 def calibration(bins: Sequence[CalibrationBin]) -> str:
-    """Whether the confidence can be believed."""
+    """Compare the ensemble's confidence with its accuracy."""
     total = sum(each.count for each in bins)
-    right = sum(each.correct for each in bins) / total
-    sure = sum(each.confidence * each.count for each in bins) / total
+    accuracy = sum(each.correct for each in bins) / total
+    confidence = sum(each.confidence * each.count for each in bins) / total
     error = expected_calibration_error(list(bins))
-    if abs(right - sure) < 0.001:
-        tendency = "on the whole it is as sure as it is right"
+    if abs(accuracy - confidence) < 0.001:
+        verdict = "on average, they match"
     else:
-        tendency = f"it is {'less' if sure < right else 'more'} sure than it should be"
+        verdict = f"the ensemble is {'underconfident' if confidence < accuracy else 'overconfident'}"
     return (
-        f"Its confidence is {100 * sure:.1f} % on average, and it is right on "
-        f"{percent(right, total)}: {tendency}. The expected calibration error is {100 * error:.2g} points."
+        f"The mean confidence is {100 * confidence:.1f} %, the accuracy {percent(accuracy, total)}: "
+        f"{verdict}. The expected calibration error is {100 * error:.2g} percentage points."
     )
 
 
-def hard(predictions: Predictions) -> str:
-    """How many images are misclassified."""
+def misclassified(predictions: Predictions) -> str:
+    """Count the misclassified images."""
     total = len(predictions.labels)
     wrong = int((predictions.ensemble_logits.argmax(axis=1) != predictions.labels).sum())
     return f"{wrong or 'None'} of {total:,} test images {'is' if wrong == 1 else 'are'} misclassified."
 
 
-def disputes(predictions: Predictions) -> str:
-    """How often the members disagree, and what the vote is worth then."""
+def disagreement(predictions: Predictions) -> str:
+    """Describe how often the members disagree, and how the ensemble performs on those images."""
     votes = predictions.logits.argmax(axis=2)
     split = (votes != votes[0]).any(axis=0)
     if not split.any():
-        return "The members agree on every test image: together they are no better than one."
-    right = predictions.ensemble_logits.argmax(axis=1) == predictions.labels
-    together, alone = (split & right).sum(), (votes == predictions.labels)[:, split].sum(axis=1).mean()
+        return "The members agree on every test image, so the ensemble is no better than any one of them."
+    correct = predictions.ensemble_logits.argmax(axis=1) == predictions.labels
+    ensemble = (split & correct).sum()
+    single = (votes == predictions.labels)[:, split].sum(axis=1).mean()
     return (
-        f"On {split.sum():,} of {split.size:,} test images the members are not of one mind. "
-        f"There the ensemble is right on {together:,}, one member on {_rounded(alone)} on average."
+        f"The members disagree on {split.sum():,} of {split.size:,} test images. The ensemble classifies "
+        f"{ensemble:,} of these correctly; a single member, {_rounded(single)} on average."
     )
 
 
+def _sentence(clauses: Sequence[str]) -> str:
+    text = join_words(clauses)
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def _ratio(ratio: float) -> str:
-    return "as many" if round(ratio, 1) == 1 else f"{_rounded(ratio)} times the"
+    return "about as many" if round(ratio, 1) == 1 else f"{_rounded(ratio)} times as many"
 
 
 def _rounded(number: float) -> str:
-    """ "2.5", "3,750"."""
+    """Return a number as in "2.5" or "3,750"."""
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 

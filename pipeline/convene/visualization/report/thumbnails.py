@@ -1,4 +1,4 @@
-"""Small inline pictures of test images, with what is true and what was said."""
+"""Inline thumbnails of test images, with their classes and predictions."""
 
 import base64
 import io
@@ -10,72 +10,76 @@ from numpy.typing import NDArray
 
 from convene.ensemble.diagnostics import minority_votes, probabilities
 from convene.ensemble.test_predictions import Predictions
+from convene.formatting import plural
 from convene.training.metrics import losses
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A test image and what was said of it."""
+class Thumbnail:
+    """A test image and the ensemble's prediction for it."""
 
     source: str
     """A data URL."""
     truth: str
-    said: str
+    predicted: str
     confidence: float
-    """Of the ensemble in what it said."""
-    votes: str = ""
-    """How many members said what."""
+    """The probability of the predicted class."""
+    votes: str
+    """The number of members that predict each class: "cat: 4 votes, dog: 1 vote"."""
 
     @property
-    def right(self) -> bool:
-        """Whether what was said is true."""
-        return self.truth == self.said
+    def is_correct(self) -> bool:
+        """Return whether the prediction is correct."""
+        return self.truth == self.predicted
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The telling images: mistakes, narrow escapes, and disputes that ended well; the worst first."""
+    """Instructive test images, each group with the highest loss or the most dissent first."""
 
-    wrong: list[Picture]
-    narrow: list[Picture]
-    disputed: list[Picture]
+    wrong: list[Thumbnail]
+    uncertain: list[Thumbnail]
+    """Correct, with low confidence."""
+    disputed: list[Thumbnail]
+    """Correct, although members disagree."""
 
 
 def gallery(
-    predictions: Predictions, classes: Sequence[str], *, narrow: int = 8, disputed: int = 16
+    predictions: Predictions, classes: Sequence[str], *, uncertain: int = 8, disputed: int = 16
 ) -> Gallery:
-    """The pictures of all kept mistakes, and of so many right answers that were unsure or disputed."""
-    averaged, labels = predictions.ensemble_logits, predictions.labels
-    answers = averaged.argmax(axis=1)
-    loss, right = losses(averaged, labels), answers == labels
-    disputes = minority_votes(predictions.logits)
-    shares = probabilities(averaged)
+    """Return thumbnails of all saved errors, and of a limited number of uncertain and disputed images."""
+    logits, labels = predictions.ensemble_logits, predictions.labels
+    predicted = logits.argmax(axis=1)
+    loss, correct = losses(logits, labels), predicted == labels
+    dissent = minority_votes(predictions.logits)
+    shares = probabilities(logits)
+    examples = predictions.image_indices
 
-    def picture(place: int) -> Picture:
-        example = predictions.image_indices[place]
-        said = answers[example]
+    def thumbnail(index: int) -> Thumbnail:
+        example = examples[index]
         votes = np.bincount(predictions.logits[:, example].argmax(axis=1), minlength=len(classes))
-        told = [f"{votes[c]} say {classes[c]}" for c in np.argsort(-votes, kind="stable") if votes[c]]
-        return Picture(
-            data_url(predictions.thumbnails[place]),
+        order = np.argsort(-votes, kind="stable")
+        return Thumbnail(
+            data_url(predictions.thumbnails[index]),
             classes[labels[example]],
-            classes[said],
-            float(shares[example, said]),
-            ", ".join(told),
+            classes[predicted[example]],
+            float(shares[example, predicted[example]]),
+            ", ".join(f"{classes[c]}: {plural(votes[c], 'vote')}" for c in order if votes[c]),
         )
 
-    shown = predictions.image_indices
-    by_loss = sorted(range(len(shown)), key=lambda place: -loss[shown[place]])
-    by_dispute = sorted(by_loss, key=lambda place: -disputes[shown[place]])
+    by_loss = sorted(range(len(examples)), key=lambda index: -loss[examples[index]])
+    by_dissent = sorted(by_loss, key=lambda index: -dissent[examples[index]])
+    right = [index for index in by_loss if correct[examples[index]]]
+    split = [index for index in by_dissent if dissent[examples[index]] and correct[examples[index]]]
     return Gallery(
-        [picture(place) for place in by_loss if not right[shown[place]]],
-        [picture(place) for place in by_loss if right[shown[place]]][:narrow],
-        [picture(place) for place in by_dispute if disputes[shown[place]] and right[shown[place]]][:disputed],
+        [thumbnail(index) for index in by_loss if not correct[examples[index]]],
+        [thumbnail(index) for index in right[:uncertain]],
+        [thumbnail(index) for index in split[:disputed]],
     )
 
 
 def data_url(pixels: NDArray[np.uint8]) -> str:
-    """A PNG of pixels [channel, height, width], grey or RGB, as a URL that holds it."""
+    """Return a data URL of a PNG of pixels [channel, height, width], grey or RGB."""
     from PIL import Image
 
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))

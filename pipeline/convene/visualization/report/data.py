@@ -1,4 +1,4 @@
-"""Everything that is recorded of a sweep and that its report tells, in one place."""
+"""The recorded data of a sweep that its report shows."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,62 +20,62 @@ from convene.training import checkpoint
 if TYPE_CHECKING:
     import optuna
 
-_LARGEST = 20  # ensemble whose score is looked at: of no more networks than are kept by default
+_MAX_SIZE = 20  # of the scored ensembles: the number of networks kept by default
 
 
 @dataclass(frozen=True)
-class Findings:
-    """A sweep, as far as it has come."""
+class ReportData:
+    """A sweep's data up to now."""
 
-    about: SweepMetadata
-    written: str
-    """When this was gathered: UTC, ISO 8601."""
+    metadata: SweepMetadata
+    generated: str
+    """Time of the report: UTC, ISO 8601."""
     space: SearchSpace
     classes: tuple[str, ...]
     valid_images: int
     trials: tuple[RecordedTrial, ...]
-    order: tuple[int, ...]
+    ranking: tuple[int, ...]
     """Numbers of the complete trials, from best to worst."""
     study: "optuna.Study"
-    front: frozenset[int]
-    """Numbers of the complete trials that no other beats in all objectives."""
-    ensembled: tuple[EnsembleScore, ...]
-    """Ensembles by size, on the validation images."""
+    pareto_front: frozenset[int]
+    """Numbers of the complete trials that no other dominates."""
+    ensemble_scores: tuple[EnsembleScore, ...]
+    """Validation scores by ensemble size."""
     result: SweepResult | None
     predictions: Predictions | None
-    """What the final stage that came to `result` kept of the test set."""
+    """The test predictions behind `result`."""
     test_reads: int
-    ended: bool
-    """Whether no trial is still to come."""
+    has_ended: bool
+    """Whether all trials have ended."""
 
     @property
     def objective(self) -> str:
-        """What the search improved: of several objectives, that of validation."""
+        """Return the primary objective."""
         return self.space.base.search.primary_objective
 
     @property
     def minimizes(self) -> bool:
-        """Whether less of the objective is better."""
+        """Return whether lower values of the primary objective are better."""
         return self.space.base.search.minimize
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """The objectives beside that of validation; mostly none."""
+        """Return the other objectives; usually there are none."""
         return tuple(name for name in self.space.base.search.objectives if name != self.objective)
 
     @property
     def seconds(self) -> float:
-        """What the trials spent on training and validation, one after the other."""
+        """Return the total seconds of training and validation over all trials."""
         return sum(trial.record.seconds for trial in self.trials if trial.record)
 
     @property
     def members(self) -> tuple[int, ...]:
-        """The ensemble's trials, best first; none before there is a result."""
+        """Return the ensemble's trials, best first; empty before there is a result."""
         return self.result.ensemble.trials if self.result else ()
 
     @property
-    def chosen(self) -> EnsembleScore | None:
-        """The ensemble that was scored; none before there is a result."""
+    def chosen_score(self) -> EnsembleScore | None:
+        """Return the chosen ensemble's validation scores, or None before there is a result."""
         if not self.result:
             return None
         ensemble = self.result.ensemble
@@ -83,49 +83,49 @@ class Findings:
 
     @property
     def ranked(self) -> tuple[RecordedTrial, ...]:
-        """The complete trials with their records, from best to worst."""
+        """Return the complete trials with records, from best to worst."""
         by_number = {trial.number: trial for trial in self.trials if trial.record}
-        return tuple(by_number[number] for number in self.order if number in by_number)
+        return tuple(by_number[number] for number in self.ranking if number in by_number)
 
 
-def gather(sweep: OpenSweep) -> Findings:
-    """Reads what a sweep has left so far. It may still be running."""
+def load_data(sweep: OpenSweep) -> ReportData:
+    """Load the data of a sweep, which may still be running."""
     record, space, dataset, study = sweep.record, sweep.space, sweep.dataset, sweep.study
-    order = tuple(number for number, _ in study.ranked())
+    ranking = tuple(number for number, _ in study.ranked())
     trials = tuple(load_trials(record.files, study.trials()))
     result, predictions = record.result, test_predictions.load(record.files)
     members = result.ensemble.trials if result else ()
-    if result:  # the space that makes this very ensemble
+    if result:  # the search space with the settings of this ensemble
         space = search_space.override(space, result.chosen.overrides)
     if predictions and tuple(member.trial for member in predictions.members) != members:
-        predictions = None  # a final stage was cut off between the two
-    return Findings(
-        about=record.about,
-        written=utc_now(),
+        predictions = None  # a final stage was interrupted between writing the two
+    return ReportData(
+        metadata=record.about,
+        generated=utc_now(),
         space=space,
         classes=dataset.classes,
         valid_images=len(dataset.valid),
         trials=trials,
-        order=order,
+        ranking=ranking,
         study=study.optuna_study,
-        front=frozenset(study.pareto()),
-        ensembled=_ensembled(record, space, dataset, trials),
+        pareto_front=frozenset(study.pareto()),
+        ensemble_scores=_ensemble_scores(record, space, dataset, trials),
         result=result,
         predictions=predictions,
         test_reads=len(record.test_reads),
-        ended=study.has_ended,
+        has_ended=study.has_ended,
     )
 
 
-def _ensembled(
+def _ensemble_scores(
     record: SweepRecord, space: SearchSpace, dataset: Dataset, trials: tuple[RecordedTrial, ...]
 ) -> tuple[EnsembleScore, ...]:
-    """Ensembles of the complete trials whose networks were kept."""
+    """Return the scores by ensemble size, from the complete trials whose networks were kept."""
     complete = (t.number for t in trials if t.state is TrialState.COMPLETE)
     numbers = sorted(checkpoint.trials_with_network(record.files, complete))
     logits = {number: checkpoint.load_logits(record.files, number) for number in numbers}
     if not logits:
         return ()
     config = space.base.ensemble
-    largest = min(_LARGEST, config.saved_networks)
+    largest = min(_MAX_SIZE, config.saved_networks)
     return tuple(scores_by_size(logits, dataset.valid.labels, largest=largest, rank_by=config.rank_by))
