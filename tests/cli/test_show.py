@@ -1,4 +1,4 @@
-"""`convene show` and `convene list` on a real sweep: pictures, numbers, and what is asked for in vain."""
+"""`convene show` and `convene list` on a real sweep: pictures, numbers and errors."""
 
 import io
 import json
@@ -26,7 +26,7 @@ from convene.storage import Storage
 from convene.sweep import run
 from convene.training import checkpoint
 from convene.visualization import model_view, views
-from convene.visualization.model_view import Subject
+from convene.visualization.model_view import ModelView
 from convene.visualization.views import ViewOptions
 from tests.conftest import Ended, Swept
 
@@ -35,8 +35,8 @@ Command = Callable[..., Ended]
 
 @pytest.fixture
 def convene(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs the command in this process, where everything heavy is loaded once, and away from MLflow."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # where nothing answers, at once
+    """Run the command in this process, which loads heavy libraries only once, and without MLflow."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # refuses the connection at once
     monkeypatch.setenv("NO_COLOR", "1")
 
     def run(*arguments: object) -> Ended:
@@ -57,9 +57,9 @@ def record(swept: Swept) -> SweepRecord:
 
 
 @pytest.fixture(scope="module")
-def chosen(record: SweepRecord) -> Subject:
-    """The ensemble. For what is of one network, that of its first member."""
-    return model_view.of_ensemble(record, recorded_data(record))
+def ensemble(record: SweepRecord) -> ModelView:
+    """Return the ensemble; views of a single network show its first member."""
+    return model_view.load_ensemble(record, recorded_data(record))
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def members(swept: Swept) -> list[int]:
     return [member["trial"] for member in swept.outcome["ensemble"]["members"]]
 
 
-def copied(swept: Swept, folder: Path, *without: str) -> Path:
-    """The sweep under another storage root, without some of its files."""
+def copy_sweep(swept: Swept, folder: Path, *without: str) -> Path:
+    """Copy the sweep to another storage root, without some of its files."""
     shutil.copytree(swept.storage / "sweeps/small", folder / "runs/sweeps/small")
     for name in without:
         (folder / "runs/sweeps/small" / name).unlink()
@@ -98,13 +98,13 @@ def test_each_kind_of_picture_is_written(
         with Image.open(file) as image:
             assert image.format == "PNG"
             assert min(image.size) > 300
-    assert not ended.json["logged"]  # MLflow is away, and no reason to lose a picture
+    assert not ended.json["logged"]  # without MLflow, the pictures are still saved
 
 
 @pytest.mark.parametrize("what", ["errors", "confusion", "predict", "filters"])
-def test_the_numbers_of_a_picture_fit_80_columns(chosen: Subject, what: str) -> None:
+def test_the_numbers_of_a_picture_fit_80_columns(ensemble: ModelView, what: str) -> None:
     out = Console(width=80, file=io.StringIO())
-    numbers = views.KINDS[what](chosen, ViewOptions()).numbers
+    numbers = views.KINDS[what](ensemble, ViewOptions()).numbers
     for part in terminal.exhibit(what, numbers, out):
         out.print(part)
     assert isinstance(out.file, io.StringIO)
@@ -114,7 +114,7 @@ def test_the_numbers_of_a_picture_fit_80_columns(chosen: Subject, what: str) -> 
 
 
 @pytest.mark.parametrize("name", ["[dog]", "[red]fox", "dog[/]"])
-def test_a_class_may_have_a_name_that_looks_like_markup(name: str) -> None:
+def test_a_class_name_may_look_like_markup(name: str) -> None:
     numbers = {"classes": [name, "cat"], "confusion": [[3, 1], [0, 2]], "right": 5, "images": 6}
     out = Console(width=80, file=io.StringIO())
     table, _ = terminal.exhibit("confusion", numbers, out)
@@ -123,7 +123,7 @@ def test_a_class_may_have_a_name_that_looks_like_markup(name: str) -> None:
     assert out.file.getvalue().count(name) == 2
 
 
-def test_a_confusion_matrix_of_many_classes_is_a_list_of_the_most_frequent() -> None:
+def test_a_large_confusion_matrix_becomes_a_list_of_the_most_frequent_errors() -> None:
     counts = np.eye(40, dtype=int)
     counts[3, 5] = 7
     numbers = {
@@ -140,8 +140,8 @@ def test_a_confusion_matrix_of_many_classes_is_a_list_of_the_most_frequent() -> 
     assert str(count) == "40 of 47 validation images are right"
 
 
-@pytest.mark.filterwarnings("ignore")  # MLflow's and SQLAlchemy's own
-def test_pictures_are_among_the_artifacts_of_the_runs_that_they_show(
+@pytest.mark.filterwarnings("ignore")  # warnings of MLflow and SQLAlchemy
+def test_pictures_are_logged_to_the_runs_they_show(
     swept: Swept, convene: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -158,20 +158,20 @@ def test_pictures_are_among_the_artifacts_of_the_runs_that_they_show(
             assert artifact.read_bytes() == file.read_bytes()
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_errors_and_confusions_are_those_of_the_stored_logits(chosen: Subject, alone: bool) -> None:
-    record, data = chosen.record, chosen.dataset
-    trials = [member.trial for member in chosen.members]
-    if alone:
+@pytest.mark.parametrize("is_single", [False, True])
+def test_errors_and_confusions_match_the_recorded_logits(ensemble: ModelView, is_single: bool) -> None:
+    record, data = ensemble.record, ensemble.dataset
+    trials = [member.trial for member in ensemble.members]
+    if is_single:
         trials = trials[-1:]
-        chosen = model_view.of_trial(record, data, trials[0])
+        ensemble = model_view.load_trial(record, data, trials[0])
     labels = data.valid.labels
     found = np.mean([checkpoint.load_logits(record.files, t) for t in trials], axis=0).argmax(axis=1)
-    confusion = np.array(views.confusion(chosen, ViewOptions()).numbers["confusion"])
+    confusion = np.array(views.confusion(ensemble, ViewOptions()).numbers["confusion"])
     assert confusion.sum() == len(labels)
     for truth, predicted in np.ndindex(10, 10):
         assert confusion[truth, predicted] == np.sum((labels == truth) & (found == predicted))
-    errors = views.errors(chosen, ViewOptions()).numbers
+    errors = views.errors(ensemble, ViewOptions()).numbers
     assert errors["errors"] == np.sum(labels != found)
     for row in errors["shown"]:
         index = int(row["image"].split()[-1])
@@ -180,55 +180,59 @@ def test_errors_and_confusions_are_those_of_the_stored_logits(chosen: Subject, a
     assert surest == sorted(surest, reverse=True)
 
 
-def test_a_file_is_predicted_as_the_same_image_by_its_index(chosen: Subject, tmp_path: Path) -> None:
-    seventh = chosen.dataset.valid.pixels[7, 0]
+def test_a_file_has_the_same_prediction_as_the_validation_image(ensemble: ModelView, tmp_path: Path) -> None:
+    seventh = ensemble.dataset.valid.pixels[7, 0]
     Image.fromarray(seventh).save(tmp_path / "seven.png")
-    wish = ViewOptions(images=("7", str(tmp_path / "seven.png")))
-    by_index, by_file = views.predict(chosen, wish).numbers["predictions"]
+    options = ViewOptions(images=("7", str(tmp_path / "seven.png")))
+    by_index, by_file = views.predict(ensemble, options).numbers["predictions"]
     assert by_index["probabilities"] == by_file["probabilities"]
-    assert (by_index["truth"], by_file["truth"]) == (str(chosen.dataset.valid.labels[7]), None)
+    assert (by_index["truth"], by_file["truth"]) == (str(ensemble.dataset.valid.labels[7]), None)
     assert by_file["image"] == "seven.png"
     assert sum(by_file["probabilities"].values()) == pytest.approx(1, abs=1e-5)  # float32
 
 
-def test_samples_are_of_classes_that_validation_has(chosen: Subject) -> None:
-    dataset = chosen.dataset
-    there = dataset.valid.take(np.flatnonzero(dataset.valid.labels < 2))
+def test_samples_show_only_classes_with_validation_images(ensemble: ModelView) -> None:
+    dataset = ensemble.dataset
+    valid = dataset.valid.take(np.flatnonzero(dataset.valid.labels < 2))
     many = tuple(f"class {number}" for number in range(100))
-    shown = views.samples(replace(dataset, valid=there, classes=many), ViewOptions()).numbers["images"]
+    shown = views.samples(replace(dataset, valid=valid, classes=many), ViewOptions()).numbers["images"]
     assert set(shown) == {"class 0", "class 1"}
 
 
-def test_images_are_drawn_by_their_seed(chosen: Subject) -> None:
-    drawn = [views.predict(chosen, ViewOptions(seed=seed)).numbers["predictions"] for seed in (1, 1, 2)]
-    assert drawn[0] == drawn[1] != drawn[2]
-    assert len({row["image"] for row in drawn[0]}) == 6
-    samples = [views.samples(chosen.dataset, ViewOptions(seed=seed)).numbers["images"] for seed in (1, 1, 2)]
+def test_the_seed_selects_the_images(ensemble: ModelView) -> None:
+    predictions = [
+        views.predict(ensemble, ViewOptions(seed=seed)).numbers["predictions"] for seed in (1, 1, 2)
+    ]
+    assert predictions[0] == predictions[1] != predictions[2]
+    assert len({row["image"] for row in predictions[0]}) == 6
+    samples = [
+        views.samples(ensemble.dataset, ViewOptions(seed=seed)).numbers["images"] for seed in (1, 1, 2)
+    ]
     assert samples[0] == samples[1] != samples[2]
     for name, indices in samples[0].items():
-        assert {str(chosen.dataset.valid.labels[index]) for index in indices} == {name}
+        assert {str(ensemble.dataset.valid.labels[index]) for index in indices} == {name}
 
 
-def test_filters_and_feature_maps_are_the_networks_own(chosen: Subject) -> None:
-    data = chosen.dataset
-    network = chosen.network()
+def test_filters_and_feature_maps_match_the_network(ensemble: ModelView) -> None:
+    data = ensemble.dataset
+    network = ensemble.network()
     second = network.blocks[1][0].weight.detach().numpy()
-    exhibit = views.filters(chosen, ViewOptions(layer=2, channel=3))
-    [figure] = exhibit.figures.values()
+    view = views.filters(ensemble, ViewOptions(layer=2, channel=3))
+    [figure] = view.figures.values()
     drawn = figure.axes[0].images[0].get_array()
     assert set(np.unique(drawn.compressed())) == set(np.unique(second[:, 3].astype(np.float64)))
-    assert exhibit.numbers["layers"][0]["largest_weight"] == pytest.approx(np.abs(second[:, 3]).max())
+    assert view.numbers["layers"][0]["largest_weight"] == pytest.approx(np.abs(second[:, 3]).max())
 
-    exhibit = views.features(chosen, ViewOptions(images=("5",)))
-    sizes = [(row["before"], row["after"]) for row in exhibit.numbers["layers"]]
+    view = views.features(ensemble, ViewOptions(images=("5",)))
+    sizes = [(row["before"], row["after"]) for row in view.numbers["layers"]]
     assert sizes == [([8, 8], [4, 4]), ([4, 4], [2, 2])]
-    last = exhibit.figures["features-layer-2"].axes[2].images[0].get_array()
+    last = view.figures["features-layer-2"].axes[2].images[0].get_array()
     import torch
 
     pixels = torch.from_numpy(data.valid.pixels[5:6])
     with torch.inference_mode():
         after = network.blocks((pixels.float() - network.mean) / network.deviation)
-    # What the picture shows after the last layer is what the network's head is given, to float32's digits.
+    # The maps after the last layer are the input of the network's head, to float32 precision.
     scale = 16  # 2 pixels are enlarged to 32
     assert len(last.compressed()) == after.numel() * scale**2
     np.testing.assert_allclose(np.unique(last.compressed()), np.unique(after), rtol=1e-5, atol=1e-6)
@@ -249,10 +253,10 @@ def test_the_leaderboard_members_and_scores_fit_80_columns(swept: Swept, convene
     assert content["states"] == {k: v for k, v in swept.outcome["states"].items() if v}
 
 
-def test_a_sweep_at_work_or_cut_off_shows_what_there_is(
+def test_a_running_or_interrupted_sweep_can_be_shown(
     swept: Swept, convene: Command, members: list[int], tmp_path: Path
 ) -> None:
-    storage = copied(swept, tmp_path, "result.json", "trials.parquet")
+    storage = copy_sweep(swept, tmp_path, "result.json", "trials.parquet")
     cut = SweepRecord.open(Storage(str(storage)), "small")
     asked = ("--storage", storage)
     with cut.exclusive():
@@ -262,15 +266,15 @@ def test_a_sweep_at_work_or_cut_off_shows_what_there_is(
     assert "is unfinished" in shown.out and f"convene resume small --storage {storage}" in shown.out
     content = convene("show", "small", *asked, "--json").json
     assert (content["ensemble"], len(content["trials"])) == (None, 8)
-    # The final stage would choose the same members: so does the picture.
-    assert [m.trial for m in model_view.of_ensemble(cut, recorded_data(cut)).members] == members
+    # The picture shows the members that the final stage would select.
+    assert [m.trial for m in model_view.load_ensemble(cut, recorded_data(cut)).members] == members
     assert listing.list_sweeps(storage)[0].state == "unfinished"
 
 
-def test_an_ensemble_of_a_sweep_that_was_cut_off_does_not_make_it_finished(
+def test_an_interrupted_sweep_with_an_ensemble_is_unfinished(
     swept: Swept, convene: Command, tmp_path: Path
 ) -> None:
-    storage = copied(swept, tmp_path)
+    storage = copy_sweep(swept, tmp_path)
     cut = SweepRecord.open(Storage(str(storage)), "small")
     assert cut.result and cut.result.ended
     cut.write_result(replace(cut.result, ended=False))
@@ -279,18 +283,18 @@ def test_an_ensemble_of_a_sweep_that_was_cut_off_does_not_make_it_finished(
     assert listing.list_sweeps(storage)[0].state == "unfinished"
 
 
-@pytest.mark.filterwarnings("ignore")  # MLflow's and SQLAlchemy's own
-def test_a_sweep_that_is_enlarged_and_cut_off_goes_on_with_resume(
+@pytest.mark.filterwarnings("ignore")  # warnings of MLflow and SQLAlchemy
+def test_an_enlarged_and_interrupted_sweep_can_be_resumed(
     swept: Swept, convene: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage = copied(swept, tmp_path)
+    storage = copy_sweep(swept, tmp_path)
     sweep = open_sweep("small", storage, more=4)
     with pytest.raises(Interrupted, match="convene resume small"), run._resumable(sweep.record):
         run._enlarge(sweep)
         raise KeyboardInterrupt
     shown = convene("show", "small", "--storage", storage).out
     assert "is unfinished; of 12 trials" in shown and "go on with: convene resume small" in shown
-    # All trials have ended, and the process ended before the final stage did: resume comes to that.
+    # All trials have ended, but the process ended before the final stage; resume runs it.
     for _ in range(4):
         sweep.study.tell(sweep.study.ask()[0], "FAIL", reason="a test")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -299,9 +303,9 @@ def test_a_sweep_that_is_enlarged_and_cut_off_goes_on_with_resume(
     assert listing.list_sweeps(storage)[0].state == "finished"
 
 
-def never_trained(swept: Swept, folder: Path, *reasons: str) -> Path:
-    """The sweep as if all its trials had failed before an epoch was over."""
-    storage = copied(swept, folder, "result.json", "trials.parquet", "study.journal")
+def copy_without_epochs(swept: Swept, folder: Path, *reasons: str) -> Path:
+    """Copy the sweep as if all its trials had failed in their first epoch."""
+    storage = copy_sweep(swept, folder, "result.json", "trials.parquet", "study.journal")
     shutil.rmtree(storage / "sweeps/small/trials")
     record = SweepRecord.open(Storage(str(storage)), "small")
     if reasons:
@@ -313,8 +317,10 @@ def never_trained(swept: Swept, folder: Path, *reasons: str) -> Path:
     return storage
 
 
-def test_a_sweep_whose_trials_all_failed_says_why(swept: Swept, convene: Command, tmp_path: Path) -> None:
-    storage = never_trained(swept, tmp_path, "the loss is nan", "no memory")
+def test_a_sweep_whose_trials_all_failed_names_the_reasons(
+    swept: Swept, convene: Command, tmp_path: Path
+) -> None:
+    storage = copy_without_epochs(swept, tmp_path, "the loss is nan", "no memory")
     shown = convene("show", "small", "--storage", storage)
     assert shown.code == 0
     assert "2 FAIL" in shown.out
@@ -322,16 +328,16 @@ def test_a_sweep_whose_trials_all_failed_says_why(swept: Swept, convene: Command
     ended = convene("show", "small", "confusion", "--storage", storage)
     assert ended.code == 2
     assert "no trial has finished" in ended.err and "the loss is nan" in ended.err
-    # The data is there all the same.
+    # The data can still be shown.
     assert convene("show", "small", "samples", "--storage", storage).code == 0
 
 
-def test_a_sweep_that_has_hardly_begun_is_shown(swept: Swept, convene: Command, tmp_path: Path) -> None:
-    storage = never_trained(swept, tmp_path)
+def test_a_sweep_without_trials_can_be_shown(swept: Swept, convene: Command, tmp_path: Path) -> None:
+    storage = copy_without_epochs(swept, tmp_path)
     assert "none has begun" in convene("show", "small", "--storage", storage).out
     assert convene("show", "small", "--storage", storage, "--json").json["trials"] == []
     assert convene("show", "small", "filters", "--storage", storage).code == 2
-    assert not (storage / "sweeps/small/study.journal").exists()  # only read
+    assert not (storage / "sweeps/small/study.journal").exists()  # nothing is written
 
 
 @pytest.mark.parametrize(
@@ -342,16 +348,16 @@ def test_a_sweep_that_has_hardly_begun_is_shown(swept: Swept, convene: Command, 
         ("small nonsense", "'nonsense' is not one of 'samples', 'filters'"),
         (
             "small errors --trial 99",
-            "--trial 99: sweep small has no finished epoch of it; there are trials 0",
+            "--trial 99: sweep small has no such trial with a finished epoch; trials with one: 0",
         ),
         ("small errors --trial BEST --ensemble", "one of them"),
-        ("small filters --ensemble", "name one of its members with --trial"),
+        ("small filters --ensemble", "choose one of the members with --trial"),
         ("small filters --layer 3", "--layer 3: trial BEST has convolution layers 1 to 2"),
         ("small filters --layer 0", "has convolution layers 1 to 2"),
-        ("small filters --channel 1", "--channel 1: layer 1 of trial BEST has the input channels 0"),
+        ("small filters --channel 1", "--channel 1: layer 1 of trial BEST has input channel 0;"),
         ("small filters --layer 2 --channel -1", "--channel"),
-        ("small features --image 999", "--image 999: there are validation images 0 to 143"),
-        ("small features --image 1 --image 2", "of one image, not of 2"),
+        ("small features --image 999", "--image 999: validation images are numbered 0 to 143"),
+        ("small features --image 1 --image 2", "features accepts one image, got 2"),
         ("small predict --image nowhere.png", "nowhere.png: no such file"),
         ("small predict --image FILE", "cannot be read as an image"),
         ("small confusion --layer 1", "--layer: is for filters, features"),
@@ -359,10 +365,10 @@ def test_a_sweep_that_has_hardly_begun_is_shown(swept: Swept, convene: Command, 
         ("small samples --to FILE/x", "FILE/x: cannot be written to"),
     ],
 )
-def test_what_is_not_there_is_refused(
+def test_invalid_arguments_are_rejected(
     swept: Swept, convene: Command, members: list[int], tmp_path: Path, arguments: str, says: str
 ) -> None:
-    (tmp_path / "file").write_text("no image")
+    (tmp_path / "file").write_text("not an image")
     words = {"BEST": str(members[0]), "FILE": str(tmp_path / "file")}
     for word, value in words.items():
         arguments, says = arguments.replace(word, value), says.replace(word, value)
@@ -374,21 +380,21 @@ def test_what_is_not_there_is_refused(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_network_that_was_not_kept_is_refused(swept: Swept, convene: Command, tmp_path: Path) -> None:
-    storage = copied(swept, tmp_path)
+def test_a_network_that_was_not_kept_cannot_be_shown(swept: Swept, convene: Command, tmp_path: Path) -> None:
+    storage = copy_sweep(swept, tmp_path)
     gone = swept.outcome["ensemble"]["members"][0]["trial"]
     (storage / f"sweeps/small/trials/{gone:04d}/weights.safetensors").unlink()
     ended = convene("show", "small", "filters", "--storage", storage)
     assert ended.code == 2
     assert f"trial {gone}: its network was not kept" in ended.err
-    # What needs its logits alone is still shown.
+    # Views that need only its logits still work.
     assert convene("show", "small", "errors", "--trial", gone, "--storage", storage).code == 0
 
 
 @pytest.fixture
-def shelf(swept: Swept, tmp_path: Path) -> Path:
-    """Sweeps called beta, alpha and gamma, from old to new; gamma has no result yet."""
-    storage = tmp_path / "shelf"
+def listed_sweeps(swept: Swept, tmp_path: Path) -> Path:
+    """Create sweeps beta, alpha and gamma, from oldest to newest; gamma has no result yet."""
+    storage = tmp_path / "listed"
     for number, (name, accuracy) in enumerate([("beta", 0.9), ("alpha", 0.8), ("gamma", None)]):
         folder = storage / "sweeps" / name
         folder.mkdir(parents=True)
@@ -417,10 +423,10 @@ def shelf(swept: Swept, tmp_path: Path) -> Path:
         (["delta"], []),
     ],
 )
-def test_a_list_is_sorted_and_filtered(
-    shelf: Path, convene: Command, arguments: list[str], names: list[str]
+def test_the_list_is_sorted_and_filtered(
+    listed_sweeps: Path, convene: Command, arguments: list[str], names: list[str]
 ) -> None:
-    asked = ("list", *arguments, "--storage", shelf)
+    asked = ("list", *arguments, "--storage", listed_sweeps)
     assert [sweep["name"] for sweep in convene(*asked, "--json").json["sweeps"]] == names
     out = convene(*asked).out
     assert sorted(names, key=out.find) == names
@@ -428,7 +434,7 @@ def test_a_list_is_sorted_and_filtered(
     assert not names or max(map(len, out.splitlines())) <= 80
 
 
-def test_a_list_is_sorted_by_what_there_is(convene: Command, tmp_path: Path) -> None:
+def test_an_unknown_sort_key_is_rejected(convene: Command, tmp_path: Path) -> None:
     ended = convene("list", "--sort", "size", "--storage", tmp_path)
     assert ended.code == 2
     assert all(sort in ended.err for sort in listing.SORTS)

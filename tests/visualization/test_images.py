@@ -1,4 +1,4 @@
-"""Pictures, by what can be wrong in them: what lies where, on which scale, under which name."""
+"""Figures of images: layout, colour scales and labels."""
 
 import io
 from collections.abc import Callable
@@ -14,24 +14,24 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from convene.visualization import images
-from convene.visualization.images import Predicted, montage
+from convene.visualization.images import Prediction, montage
 
-CLASSES = ("cat", "$5 or $10", "a name too long for its place", "キツネ")
+CLASSES = ("cat", "$5 or $10", "a name too long for the figure", "キツネ")
 GREY = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
 COLOR = np.arange(192, dtype=np.uint8).reshape(3, 8, 8)
 
 
-def predicted(truth: int | None, *probabilities: float, pixels: Any = GREY) -> Predicted:
-    return Predicted("image 7", pixels, np.array(probabilities), truth)
+def make_prediction(truth: int | None, *probabilities: float, pixels: Any = GREY) -> Prediction:
+    return Prediction("image 7", pixels, np.array(probabilities), truth)
 
 
-RIGHT, WRONG, UNKNOWN = (predicted(truth, 0.1, 0.6, 0.3, 0.0) for truth in (1, 2, None))
+RIGHT, WRONG, UNKNOWN = (make_prediction(truth, 0.1, 0.6, 0.3, 0.0) for truth in (1, 2, None))
 COUNTS = np.array([[5, 1, 0, 0], [0, 6, 0, 0], [2, 0, 4, 0], [0, 0, 0, 7]])
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     "samples": lambda: images.samples(CLASSES, [[GREY], [GREY] * 3, [], [GREY]], "samples"),
     "filters": lambda: images.filters(np.linspace(-1, 1, 45).reshape(5, 3, 3), 1.0, "filters"),
-    "filters of nothing": lambda: images.filters(np.zeros((1, 1, 1)), 0.0, "filters"),
+    "filters of zeros": lambda: images.filters(np.zeros((1, 1, 1)), 0.0, "filters"),
     "features": lambda: images.feature_maps(COLOR, [("a", np.ones((3, 8, 8))), ("b", -GREY / 9)], "maps"),
     "errors": lambda: images.errors([WRONG] * 4, CLASSES, "errors"),
     "one error": lambda: images.errors([WRONG], CLASSES, "errors"),
@@ -43,7 +43,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 
 
 @pytest.mark.parametrize("kind", FIGURES)
-def test_a_picture_is_a_png_of_a_size_to_look_at(kind: str) -> None:
+def test_a_figure_is_a_png_of_reasonable_size(kind: str) -> None:
     figure = FIGURES[kind]()
     content = images.png(figure)
     image = Image.open(io.BytesIO(content))
@@ -53,15 +53,15 @@ def test_a_picture_is_a_png_of_a_size_to_look_at(kind: str) -> None:
 
 
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(1, 40))
-def test_a_montage_has_each_map_at_its_place_and_nothing_between(count: int, height: int, width: int) -> None:
+def test_a_montage_has_all_maps_in_order_with_gaps(count: int, height: int, width: int) -> None:
     maps = np.arange(1.0, count * height * width + 1).reshape(count, height, width)
     grid = montage(maps)
-    # Every map is there as often as it is enlarged, and in order, read row by row.
+    # Every pixel appears as often as the enlargement requires, and the maps are in row order.
     scale = max(1, 32 // max(height, width))
     values, copies = np.unique(grid[~np.isnan(grid)], return_counts=True)
     assert values.tolist() == maps.ravel().tolist()
     assert (copies == scale**2).all()
-    corners = [tuple(np.argwhere(grid == one[0, 0])[0]) for one in maps]
+    corners = [tuple(np.argwhere(grid == each[0, 0])[0]) for each in maps]
     assert corners == sorted(corners)
     assert np.isnan(grid[0]).all() and np.isnan(grid[:, 0]).all()
     rows, columns = len({top for top, _ in corners}), len({left for _, left in corners})
@@ -75,11 +75,11 @@ def drawn(axes: Axes) -> np.ma.MaskedArray:
     return np.ma.masked_invalid(array)
 
 
-def test_samples_are_rows_of_images_as_they_are() -> None:
+def test_samples_are_rows_of_unscaled_images() -> None:
     pale = GREY // 2 + 100
     (axes,) = images.samples(["one", "none", "two"], [[pale], [], [GREY, pale]], "").axes
     shown = drawn(axes)
-    assert shown.shape == (3 * 8 + 2, 2 * 8 + 1, 3)  # a pixel apart
+    assert shown.shape == (3 * 8 + 2, 2 * 8 + 1, 3)  # one pixel apart
     for row, column, pixels in ((0, 0, pale), (18, 0, GREY), (18, 9, pale)):
         for channel in range(3):
             np.testing.assert_array_equal(shown[row : row + 8, column : column + 8, channel], pixels[0])
@@ -91,12 +91,12 @@ def test_samples_are_rows_of_images_as_they_are() -> None:
     np.testing.assert_array_equal(drawn(axes), COLOR.transpose(1, 2, 0))
 
 
-def test_an_image_is_shown_as_it_is() -> None:
+def test_an_image_is_shown_unscaled() -> None:
     for pixels in (GREY // 2 + 100, COLOR):
         image, *_ = images.feature_maps(pixels, [("a", np.ones((1, 2, 2)))], "").axes
         np.testing.assert_array_equal(drawn(image).reshape(8, 8, -1), pixels.transpose(1, 2, 0))
     grey, *_ = images.feature_maps(GREY, [("a", np.ones((1, 2, 2)))], "").axes
-    assert grey.images[0].get_clim() == (0, 255)  # not stretched to what the image has
+    assert grey.images[0].get_clim() == (0, 255)  # not stretched to the range of the image
 
 
 def test_filters_share_a_scale_with_zero_in_the_middle() -> None:
@@ -109,7 +109,7 @@ def test_filters_share_a_scale_with_zero_in_the_middle() -> None:
     assert scale.get_ylabel() == "weight"
 
 
-def test_feature_maps_say_what_they_are() -> None:
+def test_feature_maps_are_labelled_with_number_and_size() -> None:
     maps = np.zeros((16, 14, 12))
     maps[3, 2, 1] = -5
     image, before, after, *_ = images.feature_maps(GREY, [("one", maps), ("two", maps[:, :7])], "").axes
@@ -119,20 +119,20 @@ def test_feature_maps_say_what_they_are() -> None:
     assert before.images[0].get_clim() == (-5, 5)
 
 
-def test_an_error_names_truth_prediction_and_image() -> None:
+def test_an_error_is_labelled_with_truth_prediction_and_image() -> None:
     first, *rest = images.errors([WRONG] * 4, CLASSES, "").axes
     assert first.get_title() == "truth: a name too lo…\npredicted: $5 or $10"
     assert [text.get_text() for text in first.texts] == ["60.0 %, image 7"]
     assert [bool(axes.images) for axes in rest] == [True] * 3 + [False] * 2
 
 
-def test_confusions_are_colored_by_errors_alone() -> None:
+def test_only_errors_are_colored_in_the_confusion_matrix() -> None:
     (axes,) = images.confusion(COUNTS, CLASSES, "").axes
     colored = drawn(axes)
     assert colored.mask.tolist() == np.eye(4, dtype=bool).tolist()
     assert axes.images[0].get_clim() == (0, 2)
-    written = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
-    assert written == {(row, column): str(COUNTS[row, column]) for row, column in np.argwhere(COUNTS)}
+    labels = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
+    assert labels == {(row, column): str(COUNTS[row, column]) for row, column in np.argwhere(COUNTS)}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "truth")
 
 
@@ -146,12 +146,12 @@ def test_bars_are_blue_for_the_truth_and_vermilion_for_an_error() -> None:
         [grey, black, grey, grey],
     ]
     assert [bar.get_width() for bar in figure.axes[1].patches] == [0.1, 0.6, 0.3, 0.0]
-    assert [figure.axes[place].title.get_color() for place in (0, 2)] == ["black", "#D55E00"]
+    assert [figure.axes[index].title.get_color() for index in (0, 2)] == ["black", "#D55E00"]
 
 
-def test_of_many_classes_the_most_probable_are_drawn() -> None:
+def test_only_the_most_probable_of_many_classes_are_drawn() -> None:
     probabilities = np.roll(np.linspace(0.1, 0, 20), 5)
     _, bars = images.predictions(
-        [Predicted("x", GREY, probabilities, 0)], [str(n) for n in range(20)], ""
+        [Prediction("x", GREY, probabilities, 0)], [str(n) for n in range(20)], ""
     ).axes
     assert [label.get_text() for label in bars.get_yticklabels()] == [str(n) for n in range(5, 15)]

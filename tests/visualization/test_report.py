@@ -182,7 +182,9 @@ def test_the_text_matches_the_records(data: ReportData) -> None:
     assert data.chosen_score
     assert score.valid_loss == pytest.approx(data.chosen_score.valid_loss, rel=1e-6)
     chosen = replace(data.chosen_score, valid_loss=0.0777)  # chosen before better networks existed
-    assert "the chosen ensemble of 5 has 0.0777" in text.ensemble_sizes(data.ensemble_scores, chosen)
+    assert "the chosen ensemble of 5 networks reaches 0.0777" in text.ensemble_sizes(
+        data.ensemble_scores, chosen
+    )
 
 
 def test_each_saved_error_has_a_thumbnail(data: ReportData, page: Reader) -> None:

@@ -1,7 +1,6 @@
 """`convene show`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +58,23 @@ def show(name: str, what: str | None, storage: str, as_json: bool, **wishes: Any
     from convene.visualization.views import ViewOptions
 
     to, images, seed = wishes.pop("to"), wishes.pop("image"), wishes.pop("seed")
-    shown = gallery.show(
+    saved = gallery.save_pictures(
         name, what, ViewOptions(images=images, seed=seed or 0, **wishes), storage=storage, to=to
     )
     if as_json:
-        print_json({key: value for key, value in asdict(shown).items() if key != "numbers"} | shown.numbers)
+        content = {
+            "name": name,
+            "what": what,
+            "of": saved.source,
+            "files": saved.files,
+            "logged": saved.logged,
+        }
+        print_json(content | saved.numbers)
         return
     out = console()
-    for part in terminal.exhibit(what, shown.numbers, out):
+    for part in terminal.exhibit(what, saved.numbers, out):
         out.print(part)
-    for file in shown.files:
+    for file in saved.files:
         click.echo(file)
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a recorded sweep, written to files and logged to MLflow's runs."""
+"""Pictures of a recorded sweep, written to files and logged to MLflow runs."""
 
 import logging
 from contextlib import ExitStack
@@ -14,69 +14,71 @@ from convene.storage import Storage
 from convene.tracking import experiment, tracker
 from convene.tracking.sweep_runs import SweepRuns
 from convene.visualization import images, model_view, views
-from convene.visualization.model_view import Subject
-from convene.visualization.views import KINDS, OF_ONE_NETWORK, ViewOptions
+from convene.visualization.model_view import ModelView
+from convene.visualization.views import KINDS, SINGLE_NETWORK_VIEWS, ViewOptions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
-_FOLDER = "pictures"  # in the sweep's folder, and among a run's artifacts
+_FOLDER = "pictures"  # in the sweep's folder and in the run's artifacts
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Pictures that were written, and the numbers in them."""
+class SavedPictures:
+    """Pictures that were written to files, and the numbers they show."""
 
-    name: str
-    what: str
-    of: str
+    sweep: str
+    kind: str
+    source: str
     """`ensemble`, `trial 17` or `data`."""
     files: tuple[str, ...]
     logged: bool
-    """Whether the files are among the artifacts of an MLflow run, too."""
+    """Whether the files were logged to an MLflow run."""
     numbers: dict[str, Any]
 
 
-def show(name: str, what: str, wish: ViewOptions, *, storage: str | Path, to: Path | None = None) -> Shown:
-    """Draws pictures of a recorded sweep, also of one that is not finished.
+def save_pictures(
+    name: str, kind: str, options: ViewOptions, *, storage: str | Path, to: Path | None = None
+) -> SavedPictures:
+    """Draw and save pictures of a recorded sweep, which may be unfinished.
 
     Args:
-        name: of the sweep.
-        what: `samples`, or one of `exhibits.KINDS`.
-        wish: of which trial, layer, image …
-        storage: the storage root that the sweep is under.
-        to: the folder for the files; the sweep's `pictures` by default.
+        name: the sweep's name.
+        kind: `samples`, or one of `views.KINDS`.
+        options: the trial, layer, images and so on to show.
+        storage: the storage root.
+        to: the folder for the files; by default `pictures` in the sweep's folder.
 
     Raises:
-        InputError: if there is no such sweep, trial, layer, channel or image, saying which there are, or the
-            folder cannot be written to.
+        InputError: if there is no such sweep, trial, layer, channel or image, with those that exist, or the
+            folder is not writable.
     """
     record = SweepRecord.open(Storage(str(storage)), name)
-    if wish.ensemble and what in OF_ONE_NETWORK:
-        raise InputError(f"--ensemble: {what} are those of one network; name one of its members with --trial")
+    if options.ensemble and kind in SINGLE_NETWORK_VIEWS:
+        raise InputError(f"--ensemble: {kind} shows a single network; choose one of the members with --trial")
     dataset = recorded_data(record)
-    of, part, stem = "data", "sweep", ""
-    if what == "samples":
-        exhibit = views.samples(dataset, wish)
+    source, part, stem = "data", "sweep", ""
+    if kind == "samples":
+        view = views.samples(dataset, options)
     else:
-        chosen = _chosen(record, dataset, what, wish)
-        of, part, stem = chosen.name, chosen.part, f"{chosen.stem}-"
-        exhibit = KINDS[what](chosen, wish)
+        model = _select_model(record, dataset, kind, options)
+        source, part, stem = model.name, model.part, f"{model.stem}-"
+        view = KINDS[kind](model, options)
     folder = Storage(str(to)) if to else record.files / _FOLDER
-    files = _write(folder, {f"{stem}{end}.png": figure for end, figure in exhibit.figures.items()})
+    files = _write(folder, {f"{stem}{suffix}.png": figure for suffix, figure in view.figures.items()})
     logged = _log(record, dataset, part, folder, files) if files else False
-    return Shown(name, what, of, tuple(map(folder.uri, files)), logged, exhibit.numbers)
+    return SavedPictures(name, kind, source, tuple(map(folder.uri, files)), logged, view.numbers)
 
 
-def _chosen(record: SweepRecord, dataset: Dataset, what: str, wish: ViewOptions) -> Subject:
-    """The ensemble where that makes sense, else the best single trial; or what is wished for."""
-    if wish.trial is not None:
-        return model_view.of_trial(record, dataset, wish.trial)
-    if what in OF_ONE_NETWORK:
-        return model_view.best_single(record, dataset)
-    return model_view.of_ensemble(record, dataset)
+def _select_model(record: SweepRecord, dataset: Dataset, kind: str, options: ViewOptions) -> ModelView:
+    """Return the requested trial or, by default, the ensemble; for views of one network, its best member."""
+    if options.trial is not None:
+        return model_view.load_trial(record, dataset, options.trial)
+    if kind in SINGLE_NETWORK_VIEWS:
+        return model_view.load_best_single(record, dataset)
+    return model_view.load_ensemble(record, dataset)
 
 
 def _write(folder: Storage, figures: dict[str, "Figure"]) -> list[str]:
@@ -90,11 +92,11 @@ def _write(folder: Storage, figures: dict[str, "Figure"]) -> list[str]:
 
 def _log(record: SweepRecord, dataset: Dataset, part: str, folder: Storage, names: list[str]) -> bool:
     try:
-        where = tracker.place(record.storage)
-        runs = SweepRuns(where, record, record.space, dataset, fresh=False)
+        place = tracker.place(record.storage)
+        runs = SweepRuns(place, record, record.space, dataset, fresh=False)
         with ExitStack() as stack:
             files = [stack.enter_context(folder.local_copy(name)) for name in names]
             return runs.add_files(part, files, _FOLDER)
-    except Exception as error:  # the pictures are made, whatever a database or a server comes up with
-        logger.warning("MLflow does not take the pictures: %s", experiment.first_line(error))
+    except Exception as error:  # MLflow errors must not discard the pictures
+        logger.warning("The pictures were not logged to MLflow: %s", experiment.first_line(error))
         return False

@@ -84,7 +84,9 @@ def ensemble_sizes(scores: Sequence[EnsembleScore], chosen: EnsembleScore | None
     best = min(scores, key=lambda score: score.valid_loss)
     parts = [f"the best single network has a validation loss of {significant(scores[0].valid_loss)}"]
     if chosen and chosen.size > 1:
-        parts.append(f"the chosen ensemble of {chosen.size} has {significant(chosen.valid_loss)}")
+        parts.append(
+            f"the chosen ensemble of {chosen.size} networks reaches {significant(chosen.valid_loss)}"
+        )
     if not chosen or best.size != chosen.size:
         parts.append(f"the lowest loss, {significant(best.valid_loss)}, needs {plural(best.size, 'network')}")
     return _sentence(parts)
@@ -150,17 +152,14 @@ def simplest_network(candidates: Sequence[Candidate], images: int) -> str:
     """Name the smallest network that still performs well."""
     chosen = simplest(candidates, images)
     best = max(candidates, key=lambda candidate: (candidate.valid_accuracy, -candidate.parameters))
-    network = f"Trial {chosen.trial}, with {chosen.parameters:,} parameters"
+    network = f"Trial {chosen.trial} has {chosen.parameters:,} parameters. Its validation accuracy of"
     accuracy = percent(chosen.valid_accuracy, images)
     if chosen == best:
-        return (
-            f"{network}: its validation accuracy of {accuracy} is the highest, and no smaller network comes "
-            "within one standard error of it."
-        )
+        return f"{network} {accuracy} is the highest; no smaller network is within one standard error of it."
     return (
-        f"{network}: its validation accuracy of {accuracy} is within one standard error of the highest, "
-        f"{percent(best.valid_accuracy, images)} for trial {best.trial}, which has "
-        f"{_ratio(best.parameters / chosen.parameters)} parameters."
+        f"{network} {accuracy} is within one standard error of the highest, "
+        f"{percent(best.valid_accuracy, images)} (trial {best.trial}, with "
+        f"{_ratio(best.parameters / chosen.parameters)} parameters)."
     )
 
 
@@ -186,11 +185,11 @@ def calibration(bins: Sequence[CalibrationBin]) -> str:
     confidence = sum(each.confidence * each.count for each in bins) / total
     error = expected_calibration_error(list(bins))
     if abs(accuracy - confidence) < 0.001:
-        verdict = "on average, they match"
+        verdict = "the two match on average"
     else:
         verdict = f"the ensemble is {'underconfident' if confidence < accuracy else 'overconfident'}"
     return (
-        f"The mean confidence is {100 * confidence:.1f} %, the accuracy {percent(accuracy, total)}: "
+        f"The mean confidence is {100 * confidence:.1f} % and the accuracy is {percent(accuracy, total)}, so "
         f"{verdict}. The expected calibration error is {100 * error:.2g} percentage points."
     )
 

@@ -25,7 +25,7 @@ class Thumbnail:
     confidence: float
     """The probability of the predicted class."""
     votes: str
-    """The number of members that predict each class: "cat: 4 votes, dog: 1 vote"."""
+    """The number of members that predict each class: "4 votes for cat, 1 for dog"."""
 
     @property
     def is_correct(self) -> bool:
@@ -64,7 +64,8 @@ def gallery(
             classes[labels[example]],
             classes[predicted[example]],
             float(shares[example, predicted[example]]),
-            ", ".join(f"{classes[c]}: {plural(votes[c], 'vote')}" for c in order if votes[c]),
+            f"{plural(votes[order[0]], 'vote')} for {classes[order[0]]}"
+            + "".join(f", {votes[c]} for {classes[c]}" for c in order[1:] if votes[c]),
         )
 
     by_loss = sorted(range(len(examples)), key=lambda index: -loss[examples[index]])
