@@ -258,13 +258,13 @@ def test_a_running_or_interrupted_sweep_can_be_shown(
 ) -> None:
     storage = copy_sweep(swept, tmp_path, "result.json", "trials.parquet")
     cut = SweepRecord.open(Storage(str(storage)), "small")
-    asked = ("--storage", storage)
+    options = ("--storage", storage)
     with cut.exclusive():
-        assert "is running" in convene("show", "small", *asked).out
-        assert convene("show", "small", "errors", *asked).code == 0
-    shown = convene("show", "small", *asked)
+        assert "is running" in convene("show", "small", *options).out
+        assert convene("show", "small", "errors", *options).code == 0
+    shown = convene("show", "small", *options)
     assert "is unfinished" in shown.out and f"convene resume small --storage {storage}" in shown.out
-    content = convene("show", "small", *asked, "--json").json
+    content = convene("show", "small", *options, "--json").json
     assert (content["ensemble"], len(content["trials"])) == (None, 8)
     # The picture shows the members that the final stage would select.
     assert [m.trial for m in model_view.load_ensemble(cut, recorded_data(cut)).members] == members
@@ -426,9 +426,9 @@ def listed_sweeps(swept: Swept, tmp_path: Path) -> Path:
 def test_the_list_is_sorted_and_filtered(
     listed_sweeps: Path, convene: Command, arguments: list[str], names: list[str]
 ) -> None:
-    asked = ("list", *arguments, "--storage", listed_sweeps)
-    assert [sweep["name"] for sweep in convene(*asked, "--json").json["sweeps"]] == names
-    out = convene(*asked).out
+    command = ("list", *arguments, "--storage", listed_sweeps)
+    assert [sweep["name"] for sweep in convene(*command, "--json").json["sweeps"]] == names
+    out = convene(*command).out
     assert sorted(names, key=out.find) == names
     assert names or "no sweep" in out
     assert not names or max(map(len, out.splitlines())) <= 80

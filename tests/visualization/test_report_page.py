@@ -38,7 +38,7 @@ def open_page(browser: "Browser", address: str, **context: object) -> Visit:
 
 
 def rgb(colour: str) -> str:
-    return "rgb({}, {}, {})".format(*(int(colour[place : place + 2], 16) for place in (1, 3, 5)))
+    return "rgb({}, {}, {})".format(*(int(colour[start : start + 2], 16) for start in (1, 3, 5)))
 
 
 def ink(visited: Visit) -> tuple[str, str]:
