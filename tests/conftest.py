@@ -1,9 +1,11 @@
-"""What several tests share: the real command, and one small real sweep."""
+"""The real command, one small real sweep, and the services that other sweeps share."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,7 @@ CLEAN = {
     if name not in ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
     and not name.startswith("RAY_AUTH_")
 }
+"""This process's environment without the services that its user has."""
 
 
 def convene(*arguments: str | Path, folder: Path | None = None, **environment: str) -> Ended:
@@ -82,6 +85,65 @@ def convene(*arguments: str | Path, folder: Path | None = None, **environment: s
         check=False,
     )
     return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def convene_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Return `convene`, run in this process: the libraries are loaded once, not for each command."""
+    from convene import cli
+
+    def run(*arguments: str | Path, folder: Path | None = None, **environment: str) -> Ended:
+        code = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["convene", *map(str, arguments)])
+            if folder:
+                patch.chdir(folder)
+            for name in os.environ.keys() - CLEAN.keys():
+                patch.delenv(name)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            try:
+                cli.main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+@dataclass(frozen=True)
+class Services:
+    """A Ray cluster that sweeps join, and MLflow's empty database, so that a sweep need not start either.
+
+    Starting Ray and creating MLflow's tables is half of the time of a small sweep.
+    """
+
+    address: dict[str, str]
+    """Environment variables that make a command join the cluster."""
+    database: Path
+
+    def convene(self, *arguments: str | Path, folder: Path, **environment: str) -> Ended:
+        """Run the command with the storage root `mlruns` in the folder, on the cluster."""
+        root = folder / "mlruns"
+        root.mkdir(exist_ok=True)
+        if not (root / "mlflow.db").exists():
+            shutil.copy(self.database, root / "mlflow.db")
+        return convene(*arguments, folder=folder, **self.address, **environment)
+
+
+CREATE_DATABASE = "import mlflow, sys; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    from tests.support.ray_cluster import one_node  # which imports this module
+
+    folder = tmp_path_factory.mktemp("services")
+    database = folder / "mlflow.db"
+    create = [sys.executable, "-c", CREATE_DATABASE, f"sqlite:///{database}"]
+    subprocess.run(create, cwd=folder, env=CLEAN, capture_output=True, check=True)
+    with one_node(folder) as environment:
+        yield Services(environment, database)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
 """What the command answers to bad input: one message, exit code 2, nothing written."""
 
 import gzip
-import json
 import socket
 import struct
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,38 +11,28 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from convene import cli
-from tests.conftest import convene
+from tests.conftest import Ended, Services, convene
+
+Command = Callable[..., Ended]
 
 SPACE = '[data]\nsource = "digits"\n[network]\nwidth = { choices = [4, 8] }\n[search]\ntrials = 2\n'
 
 
 @pytest.fixture
-def answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command in this process and in an empty folder: exit code, standard output, standard error."""
+def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convene_here: Command) -> Command:
+    """Run the command in this process, in an empty folder but for a search space."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "space.toml").write_text(SPACE)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["convene", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
+    return convene_here
 
 
-def refused(answer: Callable[..., tuple[int, str, str]], *arguments: str, says: list[str]) -> None:
+def refused(answer: Command, *arguments: str, says: list[str], **environment: str) -> None:
     before = sorted(Path.cwd().rglob("*"))
-    code, out, err = answer(*arguments)
-    assert (code, out) == (2, ""), err
+    ended = answer(*arguments, **environment)
+    assert (ended.code, ended.out) == (2, ""), ended.err
     for part in says:
-        assert part in err
-    assert "Traceback" not in err
+        assert part in ended.err
+    assert "Traceback" not in ended.err
     left = [path for path in sorted(Path.cwd().rglob("*")) if path not in before]
     # The storage root may have been made, to see that it can be; nothing lies in it.
     assert [path for path in left if not path.is_dir()] == []
@@ -98,9 +86,7 @@ def refused(answer: Callable[..., tuple[int, str, str]], *arguments: str, says: 
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "-" not in value[0][:1] else None,
 )
-def test_bad_arguments_are_refused(
-    answer: Callable[..., tuple[int, str, str]], arguments: list[str], says: list[str]
-) -> None:
+def test_bad_arguments_are_refused(answer: Command, arguments: list[str], says: list[str]) -> None:
     refused(answer, *arguments, says=says)
 
 
@@ -119,9 +105,7 @@ def test_bad_arguments_are_refused(
         ),
     ],
 )
-def test_bad_search_spaces_are_refused(
-    answer: Callable[..., tuple[int, str, str]], text: str, says: list[str]
-) -> None:
+def test_bad_search_spaces_are_refused(answer: Command, text: str, says: list[str]) -> None:
     Path("space.toml").write_text(text)
     refused(answer, "sweep", "space.toml", says=says)
 
@@ -167,25 +151,21 @@ def without_columns(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     "make", [truncated_idx, unreadable_image, one_class, too_few_of_a_class, without_columns]
 )
-def test_bad_data_is_refused(
-    answer: Callable[..., tuple[int, str, str]], make: Callable[[Path], list[str]], tmp_path: Path
-) -> None:
+def test_bad_data_is_refused(answer: Command, make: Callable[[Path], list[str]], tmp_path: Path) -> None:
     data = tmp_path / "photos"
     data.mkdir()
     refused(answer, "sweep", "space.toml", "--data", str(data), says=make(data))
 
 
-def test_an_mlflow_server_that_does_not_answer_is_refused(
-    answer: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_mlflow_server_that_does_not_answer_is_refused(answer: Command) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        refused(answer, "sweep", "space.toml", says=[f"MLFLOW_TRACKING_URI = {uri}", "does not answer"])
+        says = [f"MLFLOW_TRACKING_URI = {uri}", "does not answer"]
+        refused(answer, "sweep", "space.toml", says=says, MLFLOW_TRACKING_URI=uri)
 
 
-def test_a_port_in_use_is_refused(answer: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_a_port_in_use_is_refused(answer: Command, tmp_path: Path) -> None:
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns/mlflow.db").touch()
     with socket.socket() as taken:
@@ -198,17 +178,14 @@ def test_a_port_in_use_is_refused(answer: Callable[..., tuple[int, str, str]], t
 @pytest.mark.parametrize(
     "arguments", [["sweep", "nowhere.toml"], ["predict", "a", "b"], ["sweep"], ["nothing"]]
 )
-def test_json_is_one_object_also_for_an_error(
-    answer: Callable[..., tuple[int, str, str]], arguments: list[str]
-) -> None:
-    code, out, err = answer(*arguments, "--json")
-    content = json.loads(out)
-    assert code == content["exit_code"] == 2
-    assert content["error"]
-    assert err == ""
+def test_json_is_one_object_also_for_an_error(answer: Command, arguments: list[str]) -> None:
+    ended = answer(*arguments, "--json")
+    assert ended.code == ended.json["exit_code"] == 2
+    assert ended.json["error"]
+    assert ended.err == ""
 
 
-def test_an_empty_storage_lists_nothing(answer: Callable[..., tuple[int, str, str]]) -> None:
+def test_an_empty_storage_lists_nothing(answer: Command) -> None:
     sys_exit = convene("list", "--json")
     assert sys_exit.code == 0
     assert sys_exit.json == {"sweeps": []}
@@ -228,9 +205,9 @@ def test_a_cluster_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "mlruns/sweeps").exists()
 
 
-def test_more_gpus_than_there_are_is_refused(tmp_path: Path) -> None:
+def test_more_gpus_than_there_are_is_refused(services: Services, tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(SPACE)
-    ended = convene("sweep", "space.toml", "--set", "search.gpus_per_trial=64", folder=tmp_path)
+    ended = services.convene("sweep", "space.toml", "--set", "search.gpus_per_trial=64", folder=tmp_path)
     assert ended.code == 2, ended.err
     assert "64 GPUs" in ended.err
     assert not (tmp_path / "mlruns/sweeps").exists()

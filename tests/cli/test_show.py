@@ -4,9 +4,9 @@ import io
 import json
 import shutil
 import sqlite3
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from convene import cli
 from convene.cli import terminal
 from convene.errors import Interrupted
 from convene.records import listing
@@ -28,27 +27,15 @@ from convene.training import checkpoint
 from convene.visualization import model_view, views
 from convene.visualization.model_view import ModelView
 from convene.visualization.views import ViewOptions
-from tests.conftest import Ended, Swept
+from tests.conftest import Ended, Services, Swept
 
 Command = Callable[..., Ended]
 
 
 @pytest.fixture
-def convene(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run the command in this process, which loads heavy libraries only once, and without MLflow."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # refuses the connection at once
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["convene", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return Ended(code, *capsys.readouterr())
-
-    return run
+def convene(convene_here: Command) -> Command:
+    """Run the command in this process and away from MLflow: nothing answers at its address."""
+    return partial(convene_here, MLFLOW_TRACKING_URI="http://127.0.0.1:1", NO_COLOR="1")
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +128,9 @@ def test_a_large_confusion_matrix_becomes_a_list_of_the_most_frequent_errors() -
 
 
 @pytest.mark.filterwarnings("ignore")  # warnings of MLflow and SQLAlchemy
-def test_pictures_are_logged_to_the_runs_they_show(
-    swept: Swept, convene: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+def test_pictures_are_logged_to_the_runs_they_show(swept: Swept, convene_here: Command) -> None:
     for what, name in (("samples", "small"), ("filters", "small/BEST"), ("confusion", "small/ensemble")):
-        ended = convene("show", "small", what, "--storage", swept.storage, "--json")
+        ended = convene_here("show", "small", what, "--storage", swept.storage, "--json")
         assert ended.json["logged"], ended.err
         for file in map(Path, ended.json["files"]):
             name = name.replace("BEST", file.name[6:9])
@@ -285,9 +269,10 @@ def test_an_interrupted_sweep_with_an_ensemble_is_unfinished(
 
 @pytest.mark.filterwarnings("ignore")  # warnings of MLflow and SQLAlchemy
 def test_an_enlarged_and_interrupted_sweep_can_be_resumed(
-    swept: Swept, convene: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    swept: Swept, services: Services, convene: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = copy_sweep(swept, tmp_path)
+    shutil.copy(services.database, storage / "mlflow.db")
     sweep = open_sweep("small", storage, more=4)
     with pytest.raises(Interrupted, match="convene resume small"), run._resumable(sweep.record):
         run._enlarge(sweep)
@@ -297,7 +282,7 @@ def test_an_enlarged_and_interrupted_sweep_can_be_resumed(
     # All trials have ended, but the process ended before the final stage; resume runs it.
     for _ in range(4):
         sweep.study.tell(sweep.study.ask()[0], "FAIL", reason="a test")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     ended, resumed = run.resume_sweep("small", storage=storage)
     assert (resumed, ended.ended, ended.trials) == (True, True, 12)
     assert listing.list_sweeps(storage)[0].state == "finished"

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import optuna
 import pandas as pd
 import pytest
 
-from tests.conftest import convene
+from tests.conftest import Ended, Services
+
+Command = Callable[..., Ended]
 
 SPACE = """
 [data]
@@ -57,11 +60,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(folder: Path) -> dict[str, Any]:
+def first(folder: Path, services: Services) -> dict[str, Any]:
     """A sweep of two objectives whose study is in a database."""
-    ended = convene(
-        "sweep", "front.toml", "--json", folder=folder, OPTUNA_STORAGE=f"sqlite:///{folder}/study.db"
-    )
+    storage = f"sqlite:///{folder}/study.db"
+    ended = services.convene("sweep", "front.toml", "--json", folder=folder, OPTUNA_STORAGE=storage)
     assert ended.code == 0, ended.err
     return ended.json
 
@@ -108,28 +110,35 @@ def test_the_first_trials_are_those_listed(first: dict[str, Any], folder: Path) 
     assert table.loc[1, "network.width"] == 2
 
 
-def test_a_study_in_a_database_is_needed_to_go_on(first: dict[str, Any], folder: Path) -> None:
-    lost = convene("resume", "front", folder=folder)
+def test_a_study_in_a_database_is_needed_to_go_on(
+    first: dict[str, Any], folder: Path, services: Services, convene_here: Command
+) -> None:
+    lost = convene_here("resume", "front", folder=folder)
     assert lost.code == 2
     assert "set OPTUNA_STORAGE" in lost.err
-    found = convene("resume", "front", folder=folder, OPTUNA_STORAGE=f"sqlite:///{folder}/study.db")
+    found = convene_here("resume", "front", folder=folder, OPTUNA_STORAGE=f"sqlite:///{folder}/study.db")
     assert found.code == 0
     assert "is finished; nothing was changed" in found.err
-    away = convene("sweep", "front.toml", folder=folder, OPTUNA_STORAGE="postgresql://u:secret@127.0.0.1:9/x")
+    nowhere = "postgresql://u:secret@127.0.0.1:9/x"
+    away = services.convene("sweep", "front.toml", folder=folder, OPTUNA_STORAGE=nowhere)
     assert away.code == 2
     assert "OPTUNA_STORAGE = postgresql://127.0.0.1:9/x: cannot be opened" in away.err
     assert "secret" not in away.err
     assert not (folder / "mlruns/sweeps/front-2").exists()
 
 
-def test_a_finished_sweep_takes_more_trials(first: dict[str, Any], folder: Path) -> None:
+def test_a_finished_sweep_takes_more_trials(
+    first: dict[str, Any], folder: Path, services: Services, convene_here: Command
+) -> None:
     storage = f"sqlite:///{folder}/study.db"
-    refused = convene(
+    refused = convene_here(
         "sweep", "front", "--trials", "+2", "--seed", "3", folder=folder, OPTUNA_STORAGE=storage
     )
     assert refused.code == 2
     before = table_of(folder, "front")
-    ended = convene("sweep", "front", "--trials", "+2", "--json", folder=folder, OPTUNA_STORAGE=storage)
+    ended = services.convene(
+        "sweep", "front", "--trials", "+2", "--json", folder=folder, OPTUNA_STORAGE=storage
+    )
     assert ended.code == 0, ended.err
     after = table_of(folder, "front")
     assert ended.json["trials"] == len(after) == 7
@@ -140,26 +149,30 @@ def test_a_finished_sweep_takes_more_trials(first: dict[str, Any], folder: Path)
     pd.testing.assert_frame_equal(after.loc[before.index, columns], before[columns])
 
 
-def test_a_sweep_starts_from_an_earlier_one(first: dict[str, Any], folder: Path) -> None:
+def test_a_sweep_starts_from_an_earlier_one(
+    first: dict[str, Any], folder: Path, services: Services, convene_here: Command
+) -> None:
     storage = f"sqlite:///{folder}/study.db"
     arguments = ("sweep", "front.toml", "--set", "search.start_from=front", "--json")
-    ended = convene(*arguments, "--name", "next", "--trials", "3", folder=folder, OPTUNA_STORAGE=storage)
+    ended = services.convene(
+        *arguments, "--name", "next", "--trials", "3", folder=folder, OPTUNA_STORAGE=storage
+    )
     assert ended.code == 0, ended.err
     earlier = len(table_of(folder, "front"))
     assert (ended.json["taken"], ended.json["trials"]) == (earlier, 3)
     assert list(table_of(folder, "next").index) == [earlier, earlier + 1, earlier + 2]
     members = [member["trial"] for member in ended.json["ensemble"]["members"]]
     assert min(members) >= earlier
-    other = convene(
+    other = convene_here(
         *arguments, "--set", "network.depth=5", "--name", "no", folder=folder, OPTUNA_STORAGE=storage
     )
     assert other.code == 2
-    unlike = convene(
+    unlike = convene_here(
         *arguments, "--set", "training.epochs=4", "--name", "no", folder=folder, OPTUNA_STORAGE=storage
     )
     assert unlike.code == 2
     assert "none of its trials lies in this space" in json.loads(unlike.out)["error"]
-    images = convene(
+    images = convene_here(
         *arguments, "--set", "data.train_limit=100", "--name", "no", folder=folder, OPTUNA_STORAGE=storage
     )
     assert images.code == 2

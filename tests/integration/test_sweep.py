@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tests.conftest import SMALL_SPACE, Swept, convene
+from tests.conftest import SMALL_SPACE, Ended, Services, Swept, convene
 
 STATUSES = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
@@ -121,14 +122,16 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(swept: Swept) -> Non
     assert "8/8 done" in swept.err
 
 
-def test_a_trial_runs_again_outside_ray_with_the_same_curve(swept: Swept) -> None:
+def test_a_trial_runs_again_outside_ray_with_the_same_curve(
+    swept: Swept, convene_here: Callable[..., Ended]
+) -> None:
     table = trials_table(swept)
     trial = str(table[table.state == "COMPLETE"].trial.iloc[0])
-    ended = convene("replay", "small", trial, "--storage", swept.storage, "--json")
+    ended = convene_here("replay", "small", trial, "--storage", swept.storage, "--json")
     assert ended.code == 0, ended.err
     assert ended.json["same"]
     assert len(ended.json["epochs"]) == 4
-    missing = convene("replay", "small", "99", "--storage", swept.storage)
+    missing = convene_here("replay", "small", "99", "--storage", swept.storage)
     assert missing.code == 2
     assert "trial 99" in missing.err
 
@@ -182,13 +185,15 @@ def colour_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "photos"
 
 
-def test_a_folder_of_colour_images_goes_all_the_way(colour_folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_colour_images_goes_all_the_way(
+    colour_folder: Path, services: Services, tmp_path: Path
+) -> None:
     (tmp_path / "photos.toml").write_text(
         f"[data]\nsource = {json.dumps(str(colour_folder))}\nimage_size = 12\n"
         "[network]\ndepth = { low = 1, high = 2 }\nwidth = 8\n[training]\nepochs = 6\nshift = 1\n"
         "[search]\ntrials = 3\n[ensemble]\nsize = 2\n"
     )
-    ended = convene("sweep", "photos.toml", "--json", folder=tmp_path)
+    ended = services.convene("sweep", "photos.toml", "--json", folder=tmp_path)
     assert ended.code == 0, ended.err
     assert convene("export", "photos", "--to", "model", folder=tmp_path).code == 0
     ended = convene("predict", "model", colour_folder, "--json", folder=tmp_path)
@@ -235,9 +240,11 @@ def test_time_that_is_too_short_for_all_trials_still_ends_in_an_ensemble(tmp_pat
     assert ended.json["ensemble"]["members"]
 
 
-def test_a_sweep_in_which_nothing_finishes_says_what_went_wrong_in_each(tmp_path: Path) -> None:
+def test_a_sweep_in_which_nothing_finishes_says_what_went_wrong_in_each(
+    services: Services, tmp_path: Path
+) -> None:
     (tmp_path / "bad.toml").write_text(SMALL_SPACE.replace("[0.02, 0.05, 10.0]", "[9.0, 10.0]"))
-    ended = convene("sweep", "bad.toml", "--trials", "2", folder=tmp_path)
+    ended = services.convene("sweep", "bad.toml", "--trials", "2", folder=tmp_path)
     assert ended.code == 1
     assert "trial 0: FAIL" in ended.err and "trial 1: FAIL" in ended.err
     assert "Traceback" not in ended.err

@@ -1,4 +1,4 @@
-"""A real Ray cluster of three nodes on this machine, with token authentication and a dashboard."""
+"""Real Ray clusters on this machine, with token authentication: three nodes and a dashboard, or one node."""
 
 import os
 import secrets
@@ -41,6 +41,21 @@ with ExitStack() as stack:
     cluster.shutdown()
 """
 
+# One node with this machine's processors, until standard input ends.
+NODE = """
+import os, sys, tempfile
+
+with tempfile.TemporaryDirectory(prefix="node-") as folder:
+    os.environ["RAY_TMPDIR"] = folder
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": os.cpu_count(), "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    print(cluster.address, flush=True)
+    sys.stdin.read()
+    cluster.shutdown()
+"""
+
 
 @dataclass(frozen=True)
 class RayCluster:
@@ -67,17 +82,37 @@ def three_nodes(folder: Path, **environment: str) -> Iterator[RayCluster]:
 
     The package `convene` on its path cannot be imported, so a job works only with the code that was sent.
     """
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    token = new_token()
     (folder / "path/convene").mkdir(parents=True)
     (folder / "path/convene/__init__.py").write_text('raise ImportError("this code was not sent")\n')
     # The head looks up `python` on the path to run a job.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     paths = {"PATH": path, "PYTHONPATH": str(folder / "path")}
+    with running(NODES, folder, {**paths, **token, **environment}) as (address, dashboard, raylet):
+        yield RayCluster(address, f"http://{dashboard}", token, psutil.Process(int(raylet)))
+
+
+@contextmanager
+def one_node(folder: Path) -> Iterator[dict[str, str]]:
+    """Start a cluster of one node and yield the environment variables that make a command join it."""
+    token = new_token()
+    with running(NODE, folder, token) as [address]:
+        yield {"RAY_ADDRESS": address, **token}
+
+
+def new_token() -> dict[str, str]:
+    """Return the environment variables of a cluster with a token of its own."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+
+
+@contextmanager
+def running(program: str, folder: Path, environment: dict[str, str]) -> Iterator[list[str]]:
+    """Run a program that starts nodes, and yield the words of the line that it then prints."""
     with (folder / "nodes.log").open("wb") as log:
         nodes = subprocess.Popen(
-            [sys.executable, "-c", NODES],
+            [sys.executable, "-c", program],
             cwd=folder,
-            env={**CLEAN, **paths, **token, **environment},
+            env={**CLEAN, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -85,10 +120,9 @@ def three_nodes(folder: Path, **environment: str) -> Iterator[RayCluster]:
         )
     try:
         assert nodes.stdout
-        started = nodes.stdout.readline().split()
-        assert len(started) == 3, (folder / "nodes.log").read_text()
-        address, dashboard, raylet = started
-        yield RayCluster(address, f"http://{dashboard}", token, psutil.Process(int(raylet)))
+        line = nodes.stdout.readline()
+        assert line, (folder / "nodes.log").read_text()
+        yield line.split()
     finally:
         nodes.communicate(timeout=60)
 

@@ -10,7 +10,7 @@ from convene.cli.preflight import lines
 from convene.sweep.disk import DiskUsage
 from convene.sweep.forecast import Forecast
 from convene.sweep.preflight import DataSummary, GpuUsage, LargestTrial, Preflight
-from tests.conftest import convene
+from tests.conftest import Services, convene
 
 # 4 × 2 × 2 networks, of which those with three blocks do not fit where the images are not padded.
 SPACE = """
@@ -32,9 +32,10 @@ size = 4
 """
 
 
-def test_a_sweep_is_looked_at_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_a_sweep_is_looked_at_and_nothing_is_left_behind(services: Services, tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(SPACE)
-    ended = convene("preflight", "s.toml", "--time-budget", "16s", "--json", folder=tmp_path)
+    arguments = ("preflight", "s.toml", "--time-budget", "16s", "--json")
+    ended = convene(*arguments, folder=tmp_path, **services.address)
     assert ended.code == 1, ended.err
     seen = ended.json
     data = {"name": "digits", "train": 1294, "valid": 144, "test": 359, "shape": [1, 8, 8], "classes": 10}
@@ -74,11 +75,10 @@ def test_what_a_sweep_refuses_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["s.toml"]
 
 
-def test_what_the_cluster_lacks_is_said_beside_the_rest(tmp_path: Path) -> None:
+def test_what_the_cluster_lacks_is_said_beside_the_rest(services: Services, tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(SPACE)
-    ended = convene(
-        "preflight", "s.toml", "--trials", "4", "--set", "search.gpus_per_trial=64", folder=tmp_path
-    )
+    arguments = ("preflight", "s.toml", "--trials", "4", "--set", "search.gpus_per_trial=64")
+    ended = convene(*arguments, folder=tmp_path, **services.address)
     assert ended.code == 1, ended.err
     assert "64 GPUs, but the cluster has" in ended.out
     assert "1,294 to train" in ended.out
