@@ -128,11 +128,11 @@ def examine(
         largest = size.largest_configuration(space, dataset.image_shape, len(dataset.classes))
         configurations = [largest, *_sample(space, shape_check)]
         seen = _ask_cluster(space, dataset, configurations, store, address, began)
-        room = disk.disk_usage(space, dataset, seen.most, store)
+        usage = disk.disk_usage(space, dataset, seen.most, store)
     seconds = _forecast(space, dataset, seen)
     problems = [*seen.problems, *_unsatisfied(space.base, dataset, seen.tried, seconds)]
-    if not room.is_enough:
-        problems.append(f"storage: {room}")
+    if not usage.is_enough:
+        problems.append(f"storage: {usage}")
     return Preflight(
         _data(dataset),
         {name: searched.spec for name, searched in space.searched.items()},
@@ -141,7 +141,7 @@ def examine(
         seen.concurrency,
         seconds,
         _largest(largest, dataset, seen.tried),
-        room,
+        usage,
         _gpu(seen.memory),
         tuple(problems),
     )
