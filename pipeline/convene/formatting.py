@@ -93,7 +93,7 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def bullets(items: Iterable[tuple[str, str]]) -> str:
-    """Return a Markdown list of terms and descriptions. (MLflow renders tables without column gaps.)"""
+    """Return a Markdown list of terms and descriptions, since MLflow renders tables without column gaps."""
     return "\n".join(f"- {term}: {description}" for term, description in items)
 
 

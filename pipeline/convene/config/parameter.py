@@ -153,7 +153,7 @@ def _condition_fields(name: str, when: object) -> Iterator[tuple[str, list[Any]]
         if isinstance(values, Mapping):  # from training.optimizer = "sgd"
             yield from _condition_fields(name, {f"{key}.{field}": value for field, value in values.items()})
             continue
-        other = key if "." in key else f"{name.split('.')[0]}.{key}"
+        other = key if "." in key else f"{name.partition('.')[0]}.{key}"
         section, _, field = other.partition(".")
         if section not in SEARCHABLE or field not in SECTIONS[section].model_fields:
             known = [f"{home}.{key}" for home in SEARCHABLE for key in SECTIONS[home].model_fields]
@@ -199,16 +199,8 @@ def _read_choices(name: str, choices: object) -> tuple[list[Any], BaseDistributi
 def _read_range(name: str, kind: type | None, table: Mapping[str, Any]) -> tuple[list[Any], BaseDistribution]:
     if kind is None:
         raise InputError(f"{name} = {dict(table)!r}: not a number; search it with choices = [...]")
-    missing = [key for key in ("low", "high") if key not in table]
-    if missing:
-        raise InputError(f"{name} = {dict(table)!r}: needs {' and '.join(missing)}, or choices")
+    _check_range_types(name, kind, table)
     low, high, log, step = table["low"], table["high"], table.get("log", False), table.get("step")
-    if not isinstance(log, bool):
-        raise InputError(f"{name}.log = {log!r}: must be true or false")
-    number_types = (int,) if kind is int else (int, float)
-    for key, value in (("low", low), ("high", high), ("step", step)):
-        if key in table and (isinstance(value, bool) or not isinstance(value, number_types)):
-            raise InputError(f"{name}.{key} = {value!r}: must be {'a whole' if kind is int else 'a'} number")
     if not low < high:
         raise InputError(f"{name}: low = {low!r} must be less than high = {high!r}")
     if log and low <= 0:
@@ -225,14 +217,29 @@ def _read_range(name: str, kind: type | None, table: Mapping[str, Any]) -> tuple
             raise InputError(f"{name} = {dict(table)!r}: these numbers are too far apart") from None
 
 
+def _check_range_types(name: str, kind: type, table: Mapping[str, Any]) -> None:
+    """Raise InputError if a key of a range is missing or has a value of the wrong type."""
+    missing = [key for key in ("low", "high") if key not in table]
+    if missing:
+        raise InputError(f"{name} = {dict(table)!r}: needs {' and '.join(missing)}, or choices")
+    log = table.get("log", False)
+    if not isinstance(log, bool):
+        raise InputError(f"{name}.log = {log!r}: must be true or false")
+    number_types = (int,) if kind is int else (int, float)
+    for key in ("low", "high", "step"):
+        value = table.get(key)
+        if key in table and (isinstance(value, bool) or not isinstance(value, number_types)):
+            raise InputError(f"{name}.{key} = {value!r}: must be {'a whole' if kind is int else 'a'} number")
+
+
 def _numeric_type(section: str, field: str) -> type | None:
     """Return the field's type, without Optional, if it is int or float."""
     annotation = SECTIONS[section].model_fields[field].annotation
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    options = typing.get_args(annotation) if union else (annotation,)
-    for option in options:
-        while typing.get_origin(option) is typing.Annotated:
-            option = typing.get_args(option)[0]
-        if option in (int, float):
-            return typing.cast(type, option)
+    for option in typing.get_args(annotation) if union else (annotation,):
+        plain = option
+        while typing.get_origin(plain) is typing.Annotated:
+            plain = typing.get_args(plain)[0]
+        if plain in (int, float):
+            return typing.cast(type, plain)
     return None

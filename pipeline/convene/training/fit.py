@@ -173,10 +173,9 @@ class Fit:
         for name, value in _with_prefix("optimizer.", tensors).items():
             index, _, key = name.partition(".")
             weight = weights[int(index)]
-            if value.shape == weight.shape:
-                # Fused steps read memory in order, so moments need the memory format of their weights.
-                value = torch.empty_like(weight).copy_(value)
-            state.setdefault(int(index), {})[key] = value
+            # Fused steps read memory in order, so moments need the memory format of their weights.
+            moment = value.shape == weight.shape
+            state.setdefault(int(index), {})[key] = torch.empty_like(weight).copy_(value) if moment else value
         # The schedule counts steps and sets the optimizer's rates, so it is stepped before they are restored.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step\\(\\)` before")
