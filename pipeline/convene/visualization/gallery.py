@@ -35,7 +35,7 @@ class SavedPictures:
     """`ensemble`, `trial 17` or `data`."""
     files: tuple[str, ...]
     logged: bool
-    """Whether the files were logged to an MLflow run."""
+    """True if the files were logged to an MLflow run."""
     numbers: dict[str, Any]
 
 

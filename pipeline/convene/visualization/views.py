@@ -36,7 +36,7 @@ _COLORS = ("red", "green", "blue")  # the channels of colour images
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """What a view shows; `None` means the default of the view."""
+    """Options of a view; `None` stands for the view's default."""
 
     trial: int | None = None
     ensemble: bool = False

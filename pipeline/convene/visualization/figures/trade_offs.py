@@ -111,7 +111,7 @@ class ParetoPoint:
     value: float
     """The primary objective."""
     on_front: bool
-    """Whether no other trial dominates it, with all objectives taken into account."""
+    """True if no other trial dominates it in all objectives together."""
 
 
 def pareto_figure(trials: Sequence[ParetoPoint], cost: str, objective: str) -> Figure:

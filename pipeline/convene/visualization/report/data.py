@@ -46,7 +46,7 @@ class ReportData:
     """The test predictions behind `result`."""
     test_reads: int
     has_ended: bool
-    """Whether all trials have ended."""
+    """True if all trials have ended."""
 
     @property
     def objective(self) -> str:
