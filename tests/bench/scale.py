@@ -82,7 +82,7 @@ def _print(measured: dict[str, Any]) -> None:
         f"{grown:+.0f} MiB"
     )
     rows, requests = (last["written"][key] - first["written"].get(key, 0) for key in ("rows", "calls"))
-    busy = sum(call[2] for call in calls["SweepRuns.show_trial"] if call[0] >= first["done"])
+    busy = sum(call[2] for call in calls["SweepRuns.log_trial"] if call[0] >= first["done"])
     print(
         f"MLflow: {rows / wall:.0f} rows per second in {requests / wall:.0f} requests, of {rows / busy:.0f} "
         f"possible rows; after the last trial {measured['backlog']} trials were pending, "

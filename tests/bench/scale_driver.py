@@ -116,7 +116,7 @@ def _instrument(
         Study: ("ask", "report", "should_prune", "tell"),
         Sampler: ("sample_relative",),
         Observer: ("__call__", "on_trial_start", "on_trial_complete"),
-        SweepRuns: ("show_trial",),
+        SweepRuns: ("log_trial",),
         JournalFileBackend: ("append_logs",),
         Storage: ("read", "write", "exists", "remove", "names"),
     }.items():

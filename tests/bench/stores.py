@@ -10,7 +10,7 @@ from convene.search.study import Study
 from convene.search.study_storage import StudyStorage
 from convene.search.trial_state import TrialState
 from convene.storage import Storage
-from convene.tracking.experiment import TrackingPlace
+from convene.tracking.experiment import TrackingLocation
 from convene.tracking.sweep_runs import SweepRuns
 from convene.training.metrics import Epoch
 from tests.bench import sleeper
@@ -49,21 +49,22 @@ def _study(name: str, storage: StudyStorage) -> None:
 
 def _tracking(name: str, folder: Path, uri: str, artifacts: str | None) -> None:
     sweep = record_sweep(folder, 1)
-    runs = SweepRuns(TrackingPlace(uri, artifacts), sweep.record, sweep.space, sweep.dataset, fresh=True)
-    runs.show_sweep()
+    location = TrackingLocation(uri, artifacts)
+    runs = SweepRuns(location, sweep.record, sweep.space, sweep.dataset, fresh=True)
+    runs.log_sweep()
     settings = sweep.space.settings({}, 0)
     rows = tuple(Epoch(epoch, 1.0, 1.0, 0.5, 1e4) for epoch in range(1, EPOCHS + 1))
 
     def step_by_step(number: int) -> None:
         for epochs in range(EPOCHS + 1):
-            runs.show_trial(TrialView(number, settings, time.time(), epochs=rows[:epochs]))
-        runs.show_trial(
+            runs.log_trial(TrialView(number, settings, time.time(), epochs=rows[:epochs]))
+        runs.log_trial(
             TrialView(number, settings, time.time(), time.time(), TrialState.COMPLETE, epochs=rows)
         )
 
     def at_once(number: int) -> None:
         number += TRIALS
-        runs.show_trial(
+        runs.log_trial(
             TrialView(number, settings, time.time(), time.time(), TrialState.COMPLETE, epochs=rows)
         )
 

@@ -61,7 +61,7 @@ class Sweep:
         """Begins to observe, or, as the process of a sweep that goes on does, begins again."""
         record: Any = SimpleNamespace(files=self.files)
         sweep: Any = SimpleNamespace(record=record, space=self.space, study=self.study)
-        tracker: Any = SimpleNamespace(show=lambda view: None)
+        tracker: Any = SimpleNamespace(log_trial=lambda view: None)
         budget = TimeBudget(0.0, self.space.base, test_images=0)
         self.observer = Observer(sweep, tracker, budget, self._note)
 

@@ -1,4 +1,4 @@
-"""What MLflow's pages say."""
+"""The descriptions on MLflow's pages."""
 
 import json
 from dataclasses import replace
@@ -59,20 +59,20 @@ def result(reads: int = 1) -> SweepResult:
 
 
 @pytest.mark.parametrize(
-    ("view", "standing", "says", "omits"),
+    ("view", "standing", "expected", "absent"),
     [
         (
             TrialView(17, SETTINGS, 0.0),
             None,
-            ["**Trial 17 of sweep small**: is being trained."],
-            ["Rank", "ensemble", "right", "growth"],
+            ["**Trial 17 of sweep small**: running."],
+            ["Rank", "ensemble", "accuracy", "growth"],
         ),
         (
             TrialView(17, SETTINGS, 0.0, 1.0, TrialState.COMPLETE, None, EPOCHS),
             Standing(3, 21, 0.2),
             [
-                "COMPLETE after 3 epochs.",
-                "**98.61 %** of the validation",
+                "complete after 3 epochs.",
+                "Validation accuracy: **98.61 %** (loss 0.2500).",
                 "Rank **3** of 21",
                 "weight **0.200**",
             ],
@@ -87,10 +87,10 @@ def result(reads: int = 1) -> SweepResult:
         (
             TrialView(17, SETTINGS, 0.0, 1.0, TrialState.PRUNED, "not among the best at epoch 1", EPOCHS[:1]),
             None,
-            ["stopped early after 1 epoch: not among the best at epoch 1."],
+            ["pruned after 1 epoch: not among the best at epoch 1."],
             ["Rank", "epochs"],
         ),
-        (  # one of those that an ensemble is made of where no trial was complete
+        (  # a member although no trial was complete
             TrialView(17, SETTINGS, 0.0, 1.0, TrialState.PRUNED, "time", EPOCHS[:1]),
             Standing(None, 0, 1.0),
             ["weight **1.000**"],
@@ -100,72 +100,74 @@ def result(reads: int = 1) -> SweepResult:
             TrialView(17, {}, 0.0, 1.0, TrialState.FAIL, "loss is nan | <b>in</b>\nepoch 1"),
             None,
             ["failed after 0 epochs: loss is nan \\| \\<b\\>in\\</b\\> epoch 1."],
-            ["right", "Searched"],
+            ["accuracy", "Searched"],
         ),
     ],
 )
 def test_a_trial(
-    record: SweepRecord, view: TrialView, standing: Standing | None, says: list[str], omits: list[str]
+    record: SweepRecord, view: TrialView, standing: Standing | None, expected: list[str], absent: list[str]
 ) -> None:
-    told = descriptions.trial(record, SPACE_, view, standing)
-    assert [part for part in says if part not in told] == []
-    assert [part for part in omits if part in told] == []
-    assert ("- `network.dense`: `[256, 64]`" in told) == ("network.dense" in view.settings)
-    assert f"`convene replay small --storage {record.storage.root} 17`" in told
+    text = descriptions.trial(record, SPACE_, view, standing)
+    assert [part for part in expected if part not in text] == []
+    assert [part for part in absent if part in text] == []
+    assert ("- `network.dense`: `[256, 64]`" in text) == ("network.dense" in view.settings)
+    assert f"`convene replay small --storage {record.storage.root} 17`" in text
 
 
-def test_a_sweep_tells_where_to_go_and_the_answer_first(record: SweepRecord, digits: Dataset) -> None:
+def test_a_sweep_begins_with_links_and_results(record: SweepRecord, digits: Dataset) -> None:
     links = {"Leaderboard": "#/there"}
-    told = descriptions.sweep(record, SPACE_, digits, result(), links).split("\n\n")
-    assert told[1] == (
-        "The ensemble of 2 networks names **98.75 %** of the test images right "
-        "(95 % interval 96.00 to 99.00 %); the best single network, trial 7, 97.00 % (95.00 to 98.00 %). "
-        "6 trials: 3 complete, 2 stopped early, 1 failed. Test set read 1 time."
+    parts = descriptions.sweep(record, SPACE_, digits, result(), links).split("\n\n")
+    assert parts[1] == (
+        "Ensemble of 2 networks. Test accuracy: **98.75 %** (95 % interval 96.00 to 99.00 %); "
+        "best single network, trial 7: 97.00 % (95.00 to 98.00 %). "
+        "6 trials: 3 complete, 2 pruned, 1 failed. The test set was read once."
     )
-    assert told[0] == "[Leaderboard](#/there)"
-    rest = "\n".join(told[2:])
+    assert parts[0] == "[Leaderboard](#/there)"
+    rest = "\n".join(parts[2:])
     for part in (
         "- `network.depth`: 1 to 3\n",
         "- `network.width`: `8`, `16`, `24`, `32`\n",
-        "- `network.dense_dropout`: 0 to 0.5; only with `dense` = `[128, [256, 64]]`\n",
-        "- `training.learning_rate`: 0.0001 to 0.03, by its logarithm\n",
+        "- `network.dense_dropout`: 0 to 0.5; only if `dense` = `[128, [256, 64]]`\n",
+        "- `training.learning_rate`: 0.0001 to 0.03, log scale\n",
         "`/there/exports/ensemble`",
         f"`convene resume small --storage {record.storage.root}`",
     ):
         assert part in rest, part
 
 
-def test_a_sweep_before_and_after_a_second_opening(record: SweepRecord, digits: Dataset) -> None:
+def test_a_sweep_before_its_result_and_after_a_second_read(record: SweepRecord, digits: Dataset) -> None:
     before = descriptions.sweep(record, SPACE_, digits, None, {})
-    assert before.startswith(f"Of {SPACE_.base.search.trials} trials the results are told here once")
+    assert before.startswith(
+        f"Results appear here at the end of the search ({SPACE_.base.search.trials} trials)."
+    )
     assert "exports" not in before
-    again = descriptions.sweep(record, SPACE_, digits, result(reads=2), {})
-    assert "Test set read 2 times: these scores are no longer those of a first look." in again
+    after = descriptions.sweep(record, SPACE_, digits, result(reads=2), {})
+    assert "The test set was read 2 times: scores after the first read may be optimistic." in after
 
 
 def test_an_ensemble(record: SweepRecord) -> None:
-    told = descriptions.ensemble(
+    text = descriptions.ensemble(
         record, result().scores, {7: "#/seven", 2: None}, "models:/digits-ensemble/3"
     )
-    assert "- [trial 7](#/seven): weight 0.750, 98.00 % right in validation, 97.00 % in the test\n" in told
-    assert "- trial 2: weight 0.250" in told
-    assert 'load_model("models:/digits-ensemble/3")' in told
-    assert "The test set was read once, for this score." in told
+    assert "- [trial 7](#/seven): weight 0.750, validation accuracy 98.00 %, test accuracy 97.00 %\n" in text
+    assert "- trial 2: weight 0.250" in text
+    assert 'load_model("models:/digits-ensemble/3")' in text
+    assert "The test set was read once." in text
 
 
 def test_a_model_and_its_version(record: SweepRecord, digits: Dataset) -> None:
-    told = descriptions.model(replace(digits, name="my_[digits](x)"))
-    assert "for my\\_\\[digits\\](x).**" in told
-    assert "grey, `[example, 1, 8, 8]`" in told
-    assert "the classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, in this order" in told
+    text = descriptions.model(replace(digits, name="my_[digits](x)"))
+    assert "for my\\_\\[digits\\](x).**" in text
+    assert "greyscale, `[example, 1, 8, 8]`" in text
+    assert "the classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, in this order" in text
     version = descriptions.version(record, digits, result().scores)
-    assert version.startswith("Sweep small, trials 7, 2: **98.75 %**")
+    assert version.startswith("Sweep small, trials 7, 2. Test accuracy: **98.75 %**")
     assert digits.fingerprint[:12] in version
 
 
-def test_the_views_of_an_experiment_are_as_its_page_reads_them() -> None:
-    about = SweepMetadata("small", "c0ffee", "2026-11-22T10:00:00+00:00", "digits", 10, 1, "", "", {})
-    tags = experiment.views(SPACE_, about)
+def test_the_views_of_an_experiment_have_mlflows_format() -> None:
+    metadata = SweepMetadata("small", "c0ffee", "2026-11-22T10:00:00+00:00", "digits", 10, 1, "", "", {})
+    tags = experiment.view_tags(SPACE_, metadata)
     named = json.loads(tags["mlflow.sharedViewState.convene"])
     assert (named["name"], named["createdAt"]) == ("Sweeps", 1795341600000)
     sweeps, own = json.loads(named["state"]), json.loads(tags["mlflow.sharedViewState.c0ffee"])
@@ -175,8 +177,8 @@ def test_the_views_of_an_experiment_are_as_its_page_reads_them() -> None:
         "metrics.`test_accuracy`",
     ]
     assert "params.`network.dense_dropout`" in sweeps["selectedColumns"]
-    # The page nests trials under sweeps only where it is sorted by time.
+    # The page nests trials under sweeps only if it is sorted by time.
     assert "orderByKey" not in sweeps
     assert (own["orderByKey"], own["orderByAsc"]) == ("metrics.`valid_loss`", True)
     assert "tags.`convene.id` = 'c0ffee'" in own["searchFilter"]
-    assert max(map(len, tags.values())) < 20_000  # characters that MLflow takes
+    assert max(map(len, tags.values())) < 20_000  # characters, MLflow's limit

@@ -1,4 +1,4 @@
-"""Where MLflow records: a new database that is opened twice at once, and a server with a login."""
+"""Tracking locations, the tracker's queue, and servers with a login."""
 
 import base64
 import fcntl
@@ -22,7 +22,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from convene.records.trials import TrialView
 from convene.storage import Storage
 from convene.tracking import experiment, tracker
-from convene.tracking.experiment import TrackingPlace
+from convene.tracking.experiment import TrackingLocation
 from convene.tracking.tracker import Tracker
 from tests.conftest import CLEAN, SMALL_SPACE, convene
 
@@ -33,19 +33,20 @@ import sys, time
 from types import SimpleNamespace
 from pathlib import Path
 import mlflow
-from convene.tracking.experiment import TrackingPlace, connect
+from convene.tracking.experiment import TrackingLocation, open_experiment
 folder = Path(sys.argv[1])
 (folder / f"ready-{sys.argv[2]}").touch()
 while len(list(folder.glob("ready-*"))) < 2:
     time.sleep(0.001)
-_, experiment = connect(TrackingPlace(f"sqlite:///{folder}/mlflow.db", None), SimpleNamespace(name="digits"))
+location = TrackingLocation(f"sqlite:///{folder}/mlflow.db", None)
+_, experiment = open_experiment(location, SimpleNamespace(name="digits"))
 print(experiment)
 """
 
 
 @pytest.mark.slow
-def test_two_processes_that_open_a_new_database_at_once_make_it_once(tmp_path: Path) -> None:
-    opened = [
+def test_two_processes_can_open_a_new_database_at_once(tmp_path: Path) -> None:
+    processes = [
         subprocess.Popen(
             [sys.executable, "-c", OPEN_NEW, str(tmp_path), str(number)],
             env={**CLEAN, "MLFLOW_LOGGING_LEVEL": "CRITICAL"},
@@ -55,10 +56,10 @@ def test_two_processes_that_open_a_new_database_at_once_make_it_once(tmp_path: P
         )
         for number in range(2)
     ]
-    said = [process.communicate(timeout=300) for process in opened]
-    assert [process.returncode for process in opened] == [0, 0], said
-    assert {out for out, _ in said} == {"1\n"}
-    assert not [err for _, err in said if "Warning" in err or "Online migration" in err]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert {out for out, _ in outputs} == {"1\n"}
+    assert not [err for _, err in outputs if "Warning" in err or "Online migration" in err]
 
 
 @pytest.mark.parametrize(
@@ -71,9 +72,9 @@ def test_two_processes_that_open_a_new_database_at_once_make_it_once(tmp_path: P
         ("http://127.0.0.1:5000", False),
     ],
 )
-def test_a_database_is_opened_by_one_at_a_time(uri: str, locked: bool, tmp_path: Path) -> None:
+def test_one_process_at_a_time_opens_a_database(uri: str, locked: bool, tmp_path: Path) -> None:
     lock = tmp_path / "mlflow.db.lock"
-    with experiment.alone(uri.format(tmp_path)):
+    with experiment.database_lock(uri.format(tmp_path)):
         assert lock.exists() == locked
         if locked:
             with lock.open("a") as file, pytest.raises(BlockingIOError):
@@ -84,95 +85,96 @@ def test_a_database_is_opened_by_one_at_a_time(uri: str, locked: bool, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["my runs", "a%20b", "what?", "50%"])
-def test_the_database_is_where_the_storage_is_whatever_its_name(
+def test_the_storage_root_of_the_database_may_have_any_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sqlalchemy import create_engine
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    uri = tracker.place(Storage(str(tmp_path / name))).uri
+    uri = tracker.tracking_location(Storage(str(tmp_path / name))).uri
     (tmp_path / name).mkdir()
     create_engine(uri).connect().close()
     assert [path.name for path in (tmp_path / name).iterdir()] == ["mlflow.db"]
-    with experiment.alone(uri):
+    with experiment.database_lock(uri):
         assert (tmp_path / name / "mlflow.db.lock").exists()
 
 
 class Runs:
-    """MLflow, which refuses some records for good, or is away."""
+    """A stand-in for `SweepRuns` that fails on some trials; the sweep's own run counts as trial -1."""
 
-    def __init__(self, refused: set[int], error: Exception) -> None:
-        self.refused, self.error = refused, error
-        self.taken: list[int] = []
-        self.asked: list[int] = []
-        self.refuses_sweep = 0
+    def __init__(self, failing: set[int], error: Exception) -> None:
+        self.failing, self.error = failing, error
+        self.written: list[int] = []
+        self.attempted: list[int] = []
+        self.sweep_failures = 0
 
-    def show_sweep(self) -> None:
-        if self.refuses_sweep:
-            self.refuses_sweep -= 1
+    def log_sweep(self) -> None:
+        if self.sweep_failures:
+            self.sweep_failures -= 1
             raise self.error
-        self.taken.append(-1)
+        self.written.append(-1)
 
     def forget(self) -> None:
         pass
 
-    def show_trial(self, view: TrialView) -> None:
-        self.asked.append(view.number)
-        if view.number in self.refused:
+    def log_trial(self, view: TrialView) -> None:
+        self.attempted.append(view.number)
+        if view.number in self.failing:
             raise self.error
-        self.taken.append(view.number)
+        self.written.append(view.number)
 
 
 @pytest.mark.parametrize(
-    ("error", "taken"),
+    ("error", "written"),
     [
         (MlflowException("too long", INVALID_PARAMETER_VALUE), [1, 2, 3]),
         (MlflowException("no answer", INTERNAL_ERROR), []),
         (OSError("no route to host"), []),
     ],
 )
-def test_what_mlflow_refuses_holds_up_nothing_else_and_one_that_is_away_is_not_pressed(
-    error: Exception, taken: list[int]
+def test_a_rejected_record_does_not_block_others_and_an_unavailable_mlflow_is_tried_once(
+    error: Exception, written: list[int]
 ) -> None:
-    runs = Runs({0} if taken else {0, 1, 2, 3}, error)
-    tracker = Tracker(runs)  # type: ignore[arg-type]  # all that it asks of them
+    runs = Runs({0} if written else {0, 1, 2, 3}, error)
+    tracker = Tracker(runs)  # type: ignore[arg-type]  # has the methods that the tracker uses
     with tracker:
         for number in range(4):
-            tracker.show(TrialView(number, {}, started=0.0))
-    assert runs.taken == [-1, *taken]
-    assert tracker.waiting == 4 - len(taken)
-    assert set(runs.asked) == ({0, 1, 2, 3} if taken else {0})
+            tracker.log_trial(TrialView(number, {}, started=0.0))
+    assert runs.written == [-1, *written]
+    assert tracker.waiting == 4 - len(written)
+    assert set(runs.attempted) == ({0, 1, 2, 3} if written else {0})
 
 
-def test_nothing_is_written_before_the_sweeps_own_run() -> None:
-    runs = Runs(set(), MlflowException("another was quicker", INVALID_PARAMETER_VALUE))
-    runs.refuses_sweep = 1
-    with Tracker(runs) as tracker:  # type: ignore[arg-type]  # all that it asks of them
-        tracker.show(TrialView(0, {}, started=0.0))
-        tracker.flush()  # until it was refused; at the end it is tried again
-    assert runs.taken == [-1, 0]
+def test_the_sweeps_own_run_is_written_first() -> None:
+    runs = Runs(set(), MlflowException("already exists", INVALID_PARAMETER_VALUE))
+    runs.sweep_failures = 1
+    with Tracker(runs) as tracker:  # type: ignore[arg-type]  # has the methods that the tracker uses
+        tracker.log_trial(TrialView(0, {}, started=0.0))
+        tracker.flush()  # returns after the failure; the end of the context tries again
+    assert runs.written == [-1, 0]
     assert tracker.waiting == 0
 
 
 @pytest.mark.parametrize(
-    ("uri", "shown"),
+    ("uri", "redacted"),
     [
         (f"http://me:{PASSWORD}@mlflow.example:5000/a", "http://mlflow.example:5000/a"),
         (f"postgresql://me:{PASSWORD}@db/mlflow", "postgresql://db/mlflow"),
         ("sqlite:////runs/mlflow.db", "sqlite:////runs/mlflow.db"),
     ],
 )
-def test_no_password_is_shown(uri: str, shown: str) -> None:
-    assert TrackingPlace(uri, None).shown == shown
+def test_no_password_is_shown(uri: str, redacted: str) -> None:
+    assert TrackingLocation(uri, None).redacted_uri == redacted
     error = RuntimeError(f"API request to {uri}/api failed with {uri}\nmore")
-    assert experiment.first_line(error) == f"RuntimeError: API request to {shown}/api failed with {shown}"
+    expected = f"RuntimeError: API request to {redacted}/api failed with {redacted}"
+    assert experiment.first_line(error) == expected
 
 
 # --- A login -----------------------------------------------------------------------------------------
 
 
 class Guarded(BaseHTTPRequestHandler):
-    """Refuses as MLflow's own login does; its health is there for all."""
+    """Rejects requests as MLflow's own login does, except for the health page."""
 
     def do_GET(self) -> None:
         healthy = self.path == "/health"
@@ -197,12 +199,12 @@ def guarded() -> Iterator[str]:
     thread.join()
 
 
-def test_a_server_with_a_login_says_what_to_set(guarded: str, tmp_path: Path) -> None:
+def test_a_server_with_a_login_is_reported_with_the_variables_to_set(guarded: str, tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(SMALL_SPACE)
     uri = f"http://me:{PASSWORD}@{guarded}"
     ended = convene("sweep", "space.toml", folder=tmp_path, MLFLOW_TRACKING_URI=uri)
     assert ended.code == 2
-    assert f"MLFLOW_TRACKING_URI = http://{guarded}: the server does not take this login" in ended.err
+    assert f"MLFLOW_TRACKING_URI = http://{guarded}: the server rejects this login" in ended.err
     assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in ended.err
     assert PASSWORD not in ended.err + ended.out
     assert not list(tmp_path.glob("mlruns/*"))
@@ -210,7 +212,7 @@ def test_a_server_with_a_login_says_what_to_set(guarded: str, tmp_path: Path) ->
 
 @contextmanager
 def guarded_mlflow(folder: Path, port: int) -> Iterator[str]:
-    """MLflow's own server with its own login, of a user `admin`."""
+    """Run MLflow's server with its own login, for the user `admin`."""
     (folder / "auth.ini").write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\n"
         "admin_username = admin\n"
@@ -231,14 +233,14 @@ def guarded_mlflow(folder: Path, port: int) -> Iterator[str]:
         )
     try:
         uri = f"http://127.0.0.1:{port}"
-        wait_until_it_lets_in(uri)
+        wait_for_login(uri)
         yield uri
     finally:
-        os.killpg(server.pid, signal.SIGKILL)  # nothing of it is looked at any more
+        os.killpg(server.pid, signal.SIGKILL)  # nothing reads its files any more
         server.wait(timeout=30)
 
 
-def wait_until_it_lets_in(uri: str) -> None:
+def wait_for_login(uri: str) -> None:
     login = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
     address = f"{uri}/api/2.0/mlflow/experiments/get?experiment_id=0"
     for _ in range(240):
@@ -252,24 +254,24 @@ def wait_until_it_lets_in(uri: str) -> None:
 
 
 @pytest.mark.cluster
-def test_a_real_login_is_refused_when_wrong_and_kept_to_itself_when_right(tmp_path: Path) -> None:
+def test_a_wrong_login_is_rejected_and_a_right_one_is_recorded_nowhere(tmp_path: Path) -> None:
     pytest.importorskip("flask_wtf", reason="MLflow's login needs it")
     (tmp_path / "space.toml").write_text(SMALL_SPACE)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    few = ("--trials", "2", "--set", "training.epochs=1", "--set", "training.learning_rate=0.05")
+    small = ("--trials", "2", "--set", "training.epochs=1", "--set", "training.learning_rate=0.05")
     with guarded_mlflow(tmp_path, port) as uri:
         none = convene("sweep", "space.toml", folder=tmp_path, MLFLOW_TRACKING_URI=uri)
         wrong = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "not it"}
-        wronged = convene("sweep", "space.toml", folder=tmp_path, MLFLOW_TRACKING_URI=uri, **wrong)
-        assert (none.code, wronged.code) == (2, 2)
-        assert "asks for a login" in none.err
-        assert "does not take this login" in wronged.err
+        rejected = convene("sweep", "space.toml", folder=tmp_path, MLFLOW_TRACKING_URI=uri, **wrong)
+        assert (none.code, rejected.code) == (2, 2)
+        assert "requires a login" in none.err
+        assert "rejects this login" in rejected.err
         assert not (tmp_path / "mlruns/sweeps").exists()
         right = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
         ended = convene(
-            "sweep", "space.toml", *few, "--json", folder=tmp_path, MLFLOW_TRACKING_URI=uri, **right
+            "sweep", "space.toml", *small, "--json", folder=tmp_path, MLFLOW_TRACKING_URI=uri, **right
         )
         page = convene("ui", "space", "--json", folder=tmp_path, MLFLOW_TRACKING_URI=uri, **right)
     assert ended.code == 0, ended.err

@@ -30,5 +30,5 @@ def ui(name: str | None, host: str, port: int, allowed_hosts: str, storage: str,
     if as_json:
         print_json({"url": server.url, "tracking_uri": server.tracking_uri})
     else:
-        click.echo(server.url + ("  (Ctrl-C ends it)" if server.serves else ""))
+        click.echo(server.url + ("  (Ctrl-C ends it)" if server.must_start else ""))
     server.serve()

@@ -35,11 +35,11 @@ def tracker_of(sweep: OpenSweep, *, ends: bool = True) -> Iterator["Tracker"]:
     """Yield a tracker of a recorded sweep, after it was given all trials that have ended."""
     from convene.records import trials
     from convene.tracking.sweep_runs import SweepRuns
-    from convene.tracking.tracker import Tracker, place
+    from convene.tracking.tracker import Tracker, tracking_location
 
-    where = place(sweep.record.storage)
-    runs = SweepRuns(where, sweep.record, sweep.space, sweep.dataset, fresh=False)
-    with Tracker(runs, ends=ends) as tracker:
+    location = tracking_location(sweep.record.storage)
+    runs = SweepRuns(location, sweep.record, sweep.space, sweep.dataset, fresh=False)
+    with Tracker(runs, end_on_error=ends) as tracker:
         for view in trials.views(sweep):
-            tracker.show(view)
+            tracker.log_trial(view)
         yield tracker

@@ -46,7 +46,7 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> SweepResult:
     logits = checkpoint.load_all_logits(record.files, candidates)
     scores = _score_and_export(record, sweep.dataset, config, logits)
     tracker.flush()
-    record.write_trials(trials.table(sweep, tracker.run_ids()))
+    record.write_trials(trials.table(sweep, tracker.trial_run_ids()))
     result = SweepResult(
         name=record.name,
         trials=len(studied),
@@ -56,7 +56,7 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> SweepResult:
         best_single=scores.best_single,
         ensemble=scores.ensemble,
         test_reads=scores.test_reads,
-        mlflow=MlflowRun(tracker.uri, sweep.dataset.name, tracker.parent, waiting=0),
+        mlflow=MlflowRun(tracker.uri, sweep.dataset.name, tracker.run_id, waiting=0),
         export=record.export,
         storage=record.storage.root,
         taken=sweep.study.known,
@@ -72,7 +72,7 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> SweepResult:
 
 def record_pending_writes(sweep: OpenSweep, result: SweepResult, tracker: Tracker) -> SweepResult:
     """Record how many writes MLflow still lacks, which is known once the tracker is closed."""
-    mlflow = replace(result.mlflow, waiting=tracker.waiting, run_id=tracker.parent)
+    mlflow = replace(result.mlflow, waiting=tracker.waiting, run_id=tracker.run_id)
     result = replace(result, mlflow=mlflow)
     sweep.record.write_result(result)
     return result
@@ -95,8 +95,8 @@ def write_report(sweep: OpenSweep) -> None:
 def show(tracker: Tracker, sweep: OpenSweep, result: SweepResult) -> None:
     """Pass the result to MLflow, with the rank and weight of each trial."""
     tags = {"convene.pareto": json.dumps(result.pareto)} if result.pareto else {}
-    tracker.show_result(result, sweep.record, tags)
-    tracker.show_standings(tuple(trials.views(sweep)), _standings(sweep, result))
+    tracker.log_result(result, sweep.record, tags)
+    tracker.log_standings(tuple(trials.views(sweep)), _standings(sweep, result))
 
 
 def _standings(sweep: OpenSweep, result: SweepResult) -> dict[int, Standing]:

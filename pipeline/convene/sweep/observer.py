@@ -138,7 +138,7 @@ class Observer(tune.Callback, tune.Stopper):
     def interrupt(self) -> None:
         """Show running trials as killed; the study keeps them as running, to be resumed."""
         for view in self._views.values():
-            self._tracker.show(
+            self._tracker.log_trial(
                 replace(view, state=TrialState.PRUNED, reason="interrupted", ended=time.time())
             )
 
@@ -191,7 +191,7 @@ class Observer(tune.Callback, tune.Stopper):
         with self._ending_the_sweep_on_storage_failure():
             self._retention.end(number, state, self._last_epoch(number, view))
         if view:
-            self._tracker.show(replace(view, state=state, reason=reason, ended=time.time()))
+            self._tracker.log_trial(replace(view, state=state, reason=reason, ended=time.time()))
         self._progress.count_states()
         self._report(f"trial {number} {state}" + (f": {reason}" if reason else ""))
 
@@ -216,7 +216,7 @@ class Observer(tune.Callback, tune.Stopper):
 
     def _show(self, view: TrialView) -> None:
         self._views[view.number] = view
-        self._tracker.show(view)
+        self._tracker.log_trial(view)
 
     def _report(self, event: str) -> None:
         self._progress.report(event, running=len(self._views))

@@ -120,7 +120,7 @@ def examine(
     space, store = search_space.read(Path(file), overrides), Storage(str(storage))
     with _without_leftovers(store):
         store.check_writable()
-        tracker.place(store)
+        tracker.tracking_location(store)
         StudyStorage(url=os.environ.get("OPTUNA_STORAGE")).check()
         dataset = datasets.load(space.base.data)
         shape_check = open_sweep.make_shape_check(space, dataset)

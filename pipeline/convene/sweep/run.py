@@ -79,7 +79,7 @@ def run_sweep(
     from convene.tracking import tracker
     from convene.tracking.sweep_runs import SweepRuns
 
-    place = tracker.place(store)
+    location = tracker.tracking_location(store)
     dataset = datasets.load(space.base.data)
     shape_check = make_shape_check(space, dataset)
     known = known_trials(space, dataset, store)
@@ -101,7 +101,7 @@ def run_sweep(
             study = Study(space, shape_check, study_storage, study_name)
             sweep = OpenSweep(record, space, dataset, study)
             _add_known_trials(sweep, known)
-            runs = SweepRuns(place, record, space, dataset, fresh=True)
+            runs = SweepRuns(location, record, space, dataset, fresh=True)
             search = _search(sweep, resources, budget, watch)
             return completion.complete(sweep, tracker.Tracker(runs), started, search)
 

@@ -1,4 +1,4 @@
-"""MLflow's experiment of a data set: found, or made, with a description and views of what matters in it."""
+"""The MLflow experiment of a data set, with its description and its views."""
 
 import fcntl
 import json
@@ -19,61 +19,66 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SWEEPS, LEADERBOARD = "convene", "convene-leaderboard"
-"""Keys of the views that an experiment has in MLflow's menu `Views`."""
+"""Keys of the views in the `Views` menu of an experiment's page."""
 
-_VIEW = "mlflow.sharedViewState."  # of an experiment: a view, by its key, that `viewStateShareKey` asks for
+_VIEW_TAG = "mlflow.sharedViewState."  # prefix; the view's key follows, which `viewStateShareKey` selects
 _METRICS = ("valid_accuracy", "valid_loss", "test_accuracy")
 _TAGS = ("convene.rank", "convene.weight")
-_PAGE = "?workflowType=machine_learning"  # rather than what MLflow has for language models
+_PAGE_QUERY = "?workflowType=machine_learning"  # not the pages for language models
 
 
 @dataclass(frozen=True)
-class TrackingPlace:
-    """Where MLflow records: the URI, and where artifacts go that no server takes."""
+class TrackingLocation:
+    """Where MLflow stores runs and artifacts."""
 
     uri: str
+    """The tracking URI, which may contain a password."""
     artifacts: str | None
+    """Address of the artifact folder; None if a server manages artifacts."""
 
     @property
     def is_server(self) -> bool:
-        """Whether it is a server, rather than a database or a folder."""
+        """Return whether the URI names a server, not a database or a folder."""
         return self.uri.startswith(("http://", "https://"))
 
     @property
-    def shown(self) -> str:
-        """The URI as it may be shown and recorded: without its password."""
+    def redacted_uri(self) -> str:
+        """Return the URI without credentials, for messages and records."""
         return redact_url(self.uri)
 
 
 def first_line(error: Exception) -> str:
-    """What an error of MLflow says, on one line and without secrets."""
+    """Return the first line of an error from MLflow, without secrets."""
     return redact(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 @contextmanager
-def alone(uri: str) -> Iterator[None]:
-    """One process at a time, where the URI is that of an SQLite file: two would both make its tables."""
+def database_lock(uri: str) -> Iterator[None]:
+    """Let one process at a time open an SQLite database; two would both create its tables.
+
+    Does nothing for other kinds of URI.
+    """
     path = unquote(uri.partition("?")[0].removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not Path(path).parent.is_dir():
         yield
         return
     with Path(f"{path}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # which ends with the file, or with the process
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed or the process ends
         yield
 
 
-def connect(where: TrackingPlace, dataset: Dataset) -> tuple["MlflowClient", str]:
-    """A client, and the id of the data set's experiment, which is made where there is none."""
+def open_experiment(location: TrackingLocation, dataset: Dataset) -> tuple["MlflowClient", str]:
+    """Return a client and the id of the data set's experiment, which is created if it does not exist."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    with alone(where.uri):
-        client = MlflowClient(where.uri)
+    with database_lock(location.uri):
+        client = MlflowClient(location.uri)
         found = client.get_experiment_by_name(dataset.name)
         if found is None:
             try:
-                return client, client.create_experiment(dataset.name, artifact_location=where.artifacts)
-            except MlflowException:  # another sweep, through the same server, was quicker
+                return client, client.create_experiment(dataset.name, artifact_location=location.artifacts)
+            except MlflowException:  # another sweep created it first, through the same server
                 found = client.get_experiment_by_name(dataset.name)
                 if found is None:
                     raise
@@ -82,86 +87,92 @@ def connect(where: TrackingPlace, dataset: Dataset) -> tuple["MlflowClient", str
     return client, str(found.experiment_id)
 
 
-def show(
-    client: "MlflowClient", experiment_id: str, space: SearchSpace, about: SweepMetadata, dataset: Dataset
+def set_tags(
+    client: "MlflowClient", experiment_id: str, space: SearchSpace, metadata: SweepMetadata, dataset: Dataset
 ) -> None:
-    """Gives the experiment its views, with the columns of this sweep, and a description where it has none."""
-    links = {"Sweeps with their trials": view_page(experiment_id, SWEEPS)}
-    links["Leaderboard"] = view_page(experiment_id, LEADERBOARD)
-    wanted = {
+    """Set the experiment's views, with the columns of this sweep, and its description if it has none."""
+    links = {
+        "Sweeps and their trials": view_page(experiment_id, SWEEPS),
+        "Leaderboard": view_page(experiment_id, LEADERBOARD),
+    }
+    tags = {
         "mlflow.experimentKind": "custom_model_development",
         descriptions.NOTE: descriptions.experiment(dataset, links),
-        **views(space, about),
+        **view_tags(space, metadata),
     }
-    has = client.get_experiment(experiment_id).tags
-    for name, value in wanted.items():
-        # What a person wrote stays.
-        if has.get(name) != value and (name.startswith(_VIEW) or name not in has):
+    existing = client.get_experiment(experiment_id).tags
+    for name, value in tags.items():
+        # Only views are overwritten: a user may have edited the description.
+        if existing.get(name) != value and (name.startswith(_VIEW_TAG) or name not in existing):
             client.set_experiment_tag(experiment_id, name, value)
 
 
-def views(space: SearchSpace, about: SweepMetadata) -> dict[str, str]:
-    """Tags of an experiment that are views of it: two in the menu `Views`, and the sweep's own leaderboard.
+def view_tags(space: SearchSpace, metadata: SweepMetadata) -> dict[str, str]:
+    """Return the tags that define an experiment's views: two in the `Views` menu and one for the sweep.
 
-    They are written as MLflow's page (3.17) writes those that a person saves. It nests trials under their
-    sweeps only where it is sorted by time, as it is by default.
+    The format is that of MLflow 3.17 for views saved by users. Its page nests trials under their sweeps only
+    if it is sorted by time, which is the default.
     """
     columns = [f"metrics.`{name}`" for name in _METRICS] + [f"params.`{name}`" for name in space.searched]
     columns += [f"tags.`{name}`" for name in _TAGS]
     search = space.base.search
-    ended = "attributes.status = 'FINISHED' and tags.`convene.part` != 'sweep'"
+    finished = "attributes.status = 'FINISHED' and tags.`convene.part` != 'sweep'"
     order = {"orderByKey": f"metrics.`{search.primary_objective}`", "orderByAsc": search.minimize}
-    best = {"selectedColumns": columns, "searchFilter": ended, **order}
+    leaderboard = {"selectedColumns": columns, "searchFilter": finished, **order}
     return {
-        _VIEW + SWEEPS: _named("Sweeps", about, {"selectedColumns": columns}),
-        _VIEW + LEADERBOARD: _named("Leaderboard", about, best),
-        # Without a name: the menu would fill with sweeps.
-        _VIEW + about.id: json.dumps(
-            best | {"searchFilter": f"{ended} and tags.`convene.id` = '{about.id}'"}
+        _VIEW_TAG + SWEEPS: _menu_view("Sweeps", metadata, {"selectedColumns": columns}),
+        _VIEW_TAG + LEADERBOARD: _menu_view("Leaderboard", metadata, leaderboard),
+        # Without a name, so that sweeps do not fill the menu.
+        _VIEW_TAG + metadata.id: json.dumps(
+            leaderboard | {"searchFilter": f"{finished} and tags.`convene.id` = '{metadata.id}'"}
         ),
     }
 
 
-def _named(name: str, about: SweepMetadata, state: Mapping[str, Any]) -> str:
-    """A view as the menu lists it."""
+def _menu_view(name: str, metadata: SweepMetadata, state: Mapping[str, Any]) -> str:
+    """Return the tag value of a view with a name in the menu."""
     from datetime import datetime
 
-    created = round(datetime.fromisoformat(about.created).timestamp() * 1000)
+    created = round(datetime.fromisoformat(metadata.created).timestamp() * 1000)
     content = {"name": name, "createdAt": created, "updatedAt": created, "state": json.dumps(state)}
     return json.dumps(content)
 
 
 def view_page(experiment_id: str, key: str) -> str:
-    """The page of an experiment in one of its views, from the server's address on."""
-    return f"#/experiments/{experiment_id}/runs{_PAGE}&viewStateShareKey={key}"
+    """Return the page of one view of an experiment, relative to the server's address."""
+    return f"#/experiments/{experiment_id}/runs{_PAGE_QUERY}&viewStateShareKey={key}"
 
 
 def run_page(experiment_id: str, run_id: str) -> str:
-    """The page of a run, from the server's address on."""
-    return f"#/experiments/{experiment_id}/runs/{run_id}{_PAGE}"
+    """Return the page of a run, relative to the server's address."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}{_PAGE_QUERY}"
 
 
 def model_page(name: str) -> str:
-    """The page of a registered model, from the server's address on."""
-    return f"#/models/{name}{_PAGE}"
+    """Return the page of a registered model, relative to the server's address."""
+    return f"#/models/{name}{_PAGE_QUERY}"
 
 
-def page(where: TrackingPlace, about: SweepMetadata, *, run: bool) -> str | None:
-    """The page of a sweep's own run, or of all sweeps on the same data; None where MLflow has none."""
+def sweep_page(location: TrackingLocation, metadata: SweepMetadata, *, run: bool) -> str | None:
+    """Return the page of a sweep's own run, or else of all sweeps on the same data set.
+
+    Returns:
+        The page relative to the server's address, or None if MLflow does not have it.
+    """
     from mlflow import MlflowClient
 
-    with alone(where.uri):
-        client = MlflowClient(where.uri)
-        found = client.get_experiment_by_name(about.dataset)
+    with database_lock(location.uri):
+        client = MlflowClient(location.uri)
+        found = client.get_experiment_by_name(metadata.dataset)
     if found is None:
         return None
     if not run:
         return view_page(found.experiment_id, SWEEPS)
-    runs = client.search_runs([found.experiment_id], part_of(about, "sweep"), max_results=1)
+    runs = client.search_runs([found.experiment_id], run_filter(metadata, "sweep"), max_results=1)
     return run_page(found.experiment_id, runs[0].info.run_id) if runs else None
 
 
-def part_of(about: SweepMetadata, part: str = "") -> str:
-    """What to search for: the run of a part of a sweep: "sweep", "ensemble …" or a trial's number; or all."""
-    wanted = f"tags.`convene.id` = '{about.id}'"
-    return f"{wanted} and tags.`convene.part` = '{part}'" if part else wanted
+def run_filter(metadata: SweepMetadata, part: str = "") -> str:
+    """Return MLflow's search filter for the runs of a sweep, or for one part of it; see `RunIndex`."""
+    all_parts = f"tags.`convene.id` = '{metadata.id}'"
+    return f"{all_parts} and tags.`convene.part` = '{part}'" if part else all_parts

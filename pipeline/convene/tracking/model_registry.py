@@ -1,4 +1,4 @@
-"""MLflow's model registry: each data set's ensembles, the best of them as `champion`."""
+"""MLflow's model registry: the ensembles of each data set, with the best one as `champion`."""
 
 import os
 from collections.abc import Iterator
@@ -26,19 +26,20 @@ def register(
     dataset: Dataset,
     scores: Scores,
 ) -> str:
-    """Logs the exported folder to the run, and its ONNX file as a version of the data set's registered model.
+    """Log an export to its run, and register its ONNX file as a version of the data set's model.
 
-    The version with the least validation loss on this very data is `champion`: the test set chooses nothing.
+    The version with the lowest validation loss on the same data becomes `champion`. The test set plays no
+    part in that choice.
 
     Returns:
-        The version's address: `models:/digits-ensemble/3`.
+        The URI of the version, such as `models:/digits-ensemble/3`.
     """
     name = descriptions.model_name(dataset)
     if registered := client.search_model_versions(f"run_id = '{run_id}'"):
         version = registered[0]
     else:
-        with _active(client, run_id):
-            model_id = _log(client, run_id, export, dataset)
+        with _active_run(client, run_id):
+            model_id = _log_model(client, run_id, export, dataset)
             if not client.search_registered_models(f"name = '{name}'"):
                 client.create_registered_model(name, description=descriptions.model(dataset))
             version = client.create_model_version(
@@ -57,8 +58,8 @@ def register(
     return f"models:/{version.name}/{version.version}"
 
 
-def _log(client: "MlflowClient", run_id: str, export: Path, dataset: Dataset) -> str:
-    """Logs the folder and its ONNX file to the active run; returns the id of the logged model."""
+def _log_model(client: "MlflowClient", run_id: str, export: Path, dataset: Dataset) -> str:
+    """Log the folder and its ONNX file to the active run, and return the id of the logged model."""
     import mlflow
     import onnx
 
@@ -77,16 +78,18 @@ def _signature(dataset: Dataset) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    answers = (-1, len(dataset.classes))
+    output_shape = (-1, len(dataset.classes))
     return ModelSignature(
         Schema([TensorSpec(np.dtype(np.uint8), (-1, *dataset.image_shape), "images")]),
-        Schema([TensorSpec(np.dtype(np.float32), answers, name) for name in ("logits", "probabilities")]),
+        Schema(
+            [TensorSpec(np.dtype(np.float32), output_shape, name) for name in ("logits", "probabilities")]
+        ),
     )
 
 
 @contextmanager
-def _active(client: "MlflowClient", run_id: str) -> Iterator[None]:
-    """The run as the one that MLflow's functions work on; what they set for the process is set back."""
+def _active_run(client: "MlflowClient", run_id: str) -> Iterator[None]:
+    """Make the run active for MLflow's global functions, and restore the process's settings afterwards."""
     import mlflow
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
@@ -95,11 +98,11 @@ def _active(client: "MlflowClient", run_id: str) -> Iterator[None]:
         with mlflow.start_run(run_id):
             yield
     finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None takes it back, as its source says
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None resets it, see its source
 
 
 def _champion_loss(client: "MlflowClient", name: str, dataset: Dataset) -> float:
-    """Validation loss of the champion, infinite where there is none for this data."""
+    """Return the champion's validation loss, or infinity if there is no champion for this data."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,4 +1,4 @@
-"""Keeps MLflow's picture of a sweep up to date, without ever being in the way of training."""
+"""Background writes to MLflow that never delay training."""
 
 import logging
 import os
@@ -16,229 +16,236 @@ from convene.records.sweep_record import EXPORT, SweepRecord
 from convene.records.trials import Standing, TrialView
 from convene.storage import Storage
 from convene.tracking import experiment
-from convene.tracking.experiment import TrackingPlace
+from convene.tracking.experiment import TrackingLocation
 from convene.tracking.sweep_runs import SweepRuns
 
 logger = logging.getLogger(__name__)
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0  # seconds until a record that was refused is tried again
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 15.0
 _LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-_PASSING = (401, 408, 429)  # of HTTP: a login that ran out, too late, too many requests
-_GATHER = 0.5  # seconds that changes are gathered for
+_TRANSIENT = (401, 408, 429)  # HTTP statuses: expired login, timeout, too many requests
+_BATCH_SECONDS = 0.5  # time in which changes are collected before they are written
 
 
-def place(storage: Storage) -> TrackingPlace:
-    """`MLFLOW_TRACKING_URI` where it is set, else SQLite under the storage root.
+def tracking_location(storage: Storage) -> TrackingLocation:
+    """Return the location that `MLFLOW_TRACKING_URI` names, or else SQLite under the storage root.
 
     Raises:
-        InputError: if a server does not answer or asks for a login, a database does not open, or the root
-            is no folder and there is neither.
+        InputError: if the server does not answer or requires a login, if the database cannot be opened, or if
+            the variable is not set and the storage root is not a folder.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # the tracker tells of errors itself, once
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # the tracker reports errors itself, once
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # The tracker tries again by itself, and a sweep that ends must not wait for a server that is away.
+    # The tracker retries by itself, and the end of a sweep must not wait for an unavailable server.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri and not storage.is_local:
         raise InputError(
-            f"storage = {storage.root}: MLflow keeps no database there; set MLFLOW_TRACKING_URI to a server"
+            f"storage = {storage.root}: MLflow needs a server to store its data; set MLFLOW_TRACKING_URI"
         )
     if not uri:
-        # SQLAlchemy takes it for a part of a URL, and no more than this of it.
+        # SQLAlchemy parses the path as part of a URL; only these two characters need escaping.
         database = str(storage.local("mlflow.db")).replace("%", "%25").replace("?", "%3F")
-        return TrackingPlace(f"sqlite:///{database}", storage.local("artifacts").as_uri())
-    where = TrackingPlace(uri, None)
-    if where.is_server:
-        _check_answers(where.shown)
-    _check_opens(where)
-    return where
+        return TrackingLocation(f"sqlite:///{database}", storage.local("artifacts").as_uri())
+    location = TrackingLocation(uri, None)
+    if location.is_server:
+        _check_server(location.redacted_uri)
+    _check_access(location)
+    return location
 
 
-def _check_answers(address: str) -> None:
-    """In seconds; MLflow's own client takes longer to give up."""
+def _check_server(address: str) -> None:
+    """Raise InputError if the server does not answer. MLflow's own client would take much longer."""
     try:
         with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=ANSWER_SECONDS):
             pass
     except urllib.error.HTTPError:
-        pass  # it answers; a server behind a login may refuse this page and still take runs
+        pass  # it answers; behind a login, this page may be refused
     except (OSError, ValueError) as error:
         raise InputError(f"MLFLOW_TRACKING_URI = {address}: the server does not answer: {error}") from None
 
 
-def _check_opens(where: TrackingPlace) -> None:
+def _check_access(location: TrackingLocation) -> None:
+    """Raise InputError if MLflow's client cannot read from the location."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
-        with experiment.alone(where.uri):
-            MlflowClient(where.uri).search_experiments(max_results=1)
-    except Exception as error:  # each kind of store has its own
-        said = f"MLFLOW_TRACKING_URI = {where.shown}"
+        with experiment.database_lock(location.uri):
+            MlflowClient(location.uri).search_experiments(max_results=1)
+    except Exception as error:  # each kind of store raises its own type
+        setting = f"MLFLOW_TRACKING_URI = {location.redacted_uri}"
         code = error.error_code if isinstance(error, MlflowException) else ""
         if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-            given = _LOGIN[0] in os.environ or where.shown != where.uri
-            wrong = "does not take this login" if given else "asks for a login"
-            raise InputError(f"{said}: the server {wrong}; set {_LOGIN[0]} and {_LOGIN[1]}") from None
-        raise InputError(f"{said}: cannot be opened: {experiment.first_line(error)}") from None
+            has_login = _LOGIN[0] in os.environ or location.redacted_uri != location.uri
+            problem = "rejects this login" if has_login else "requires a login"
+            raise InputError(f"{setting}: the server {problem}; set {_LOGIN[0]} and {_LOGIN[1]}") from None
+        raise InputError(f"{setting}: cannot be opened: {experiment.first_line(error)}") from None
 
 
 @final
 class Tracker:
-    """Keeps MLflow's picture of one sweep up to date. Calls return at once; a thread talks to MLflow.
+    """A queue of writes to a sweep's MLflow runs. Methods return at once; a thread writes.
 
-    What is to be shown is a whole trial, and the thread writes what MLflow lacks of it; so nothing is written
-    twice, and what fails is tried again; a record that MLflow refuses holds up no other. Training never
-    waits. Leaving the context waits while MLflow takes what is left, but not for one that is away: then
-    `waiting` says how many records it lacks.
+    Each write covers a whole trial, and the thread adds what MLflow is missing. So a failed write can be
+    repeated without duplicates, and a record that MLflow rejects does not block the others. Leaving the
+    context waits for pending writes, but not for an unavailable MLflow.
 
     Args:
-        runs: what writes the sweep's runs; used by the thread alone.
-        ends: whether the sweep itself has failed if there is an exception in the context.
+        runs: the writer of the sweep's runs, used by the thread only.
+        end_on_error: whether an exception inside the context ends the sweep's run as failed.
     """
 
-    def __init__(self, runs: SweepRuns, *, ends: bool = True) -> None:
+    def __init__(self, runs: SweepRuns, *, end_on_error: bool = True) -> None:
         self.waiting = 0
-        self._ends = ends
+        """Writes that are still pending after the context."""
+        self._end_on_error = end_on_error
         self._runs = runs
         self._pending: dict[int | str, Callable[[], None]] = {}
-        self._refused: dict[int | str, Callable[[], None]] = {}
-        """What MLflow did not want, and what is offered once more at the end."""
-        self._told: set[int | str] = set()
+        self._rejected: dict[int | str, Callable[[], None]] = {}
+        """Writes that MLflow rejected; they are tried once more at the end."""
+        self._reported: set[int | str] = set()
+        """Rejected writes that were logged."""
         self._changed = threading.Condition()
-        self._closing = self._failing = False
+        self._closing = self._unavailable = False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
 
     def __enter__(self) -> "Tracker":
-        self._put("sweep", self._runs.show_sweep)
+        self._put("sweep", self._runs.log_sweep)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind and self._ends:
+        if kind and self._end_on_error:
             self.end("KILLED" if issubclass(kind, KeyboardInterrupt | SystemExit) else "FAILED")
         with self._changed:
-            self._pending |= self._refused
-            self._refused.clear()
+            self._pending |= self._rejected
+            self._rejected.clear()
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
-        self.waiting = len(self._pending) + len(self._refused)
+        self.waiting = len(self._pending) + len(self._rejected)
 
-    def show(self, view: TrialView) -> None:
-        """Hands over a trial; an older picture of it that was not written yet is dropped."""
-        self._put(view.number, lambda: self._runs.show_trial(view))
+    def log_trial(self, view: TrialView) -> None:
+        """Queue a trial. This replaces an older view of it that is still pending."""
+        self._put(view.number, lambda: self._runs.log_trial(view))
 
-    def show_result(self, result: SweepResult, record: SweepRecord, tags: Mapping[str, str]) -> None:
-        """Hands over the ensemble, its scores and the sweep's files and tags, and ends the sweep's run."""
+    def log_result(self, result: SweepResult, record: SweepRecord, tags: Mapping[str, str]) -> None:
+        """Queue the ensemble, the scores, and the sweep's files and tags; then end the sweep's run."""
 
-        def show_ensemble() -> None:
+        def log_ensemble() -> None:
             with record.files.local_copy(EXPORT) as export:
-                self._runs.show_ensemble(result.scores, export)
+                self._runs.log_ensemble(result.scores, export)
 
         def end() -> None:
             with ExitStack() as stack:
                 files = tuple(stack.enter_context(record.files.local_copy(file)) for file in record.artifacts)
                 self._runs.end_sweep("FINISHED", result, files, tags)
 
-        self._put("ensemble", show_ensemble)
+        self._put("ensemble", log_ensemble)
         self._put("end", end)
 
-    def show_standings(self, views: Sequence[TrialView], standings: Mapping[int, Standing]) -> None:
-        """Hands over where the trials stand, now that all have ended."""
-        self._put("standings", lambda: self._runs.show_standings(views, standings))
+    def log_standings(self, views: Sequence[TrialView], standings: Mapping[int, Standing]) -> None:
+        """Queue the ranks and weights of the trials, once all have ended."""
+        self._put("standings", lambda: self._runs.log_standings(views, standings))
 
     def end(self, status: str) -> None:
-        """Ends the sweep's run without a result."""
+        """Queue the end of the sweep's run, without a result."""
         self._put("end", lambda: self._runs.end_sweep(status))
 
     @property
     def uri(self) -> str:
-        """MLflow's tracking URI, without a password."""
-        return self._runs.where.shown
+        """Return MLflow's tracking URI, without credentials."""
+        return self._runs.location.redacted_uri
 
     @property
-    def parent(self) -> str | None:
-        """The run of the sweep itself, once it is written."""
-        return self._runs.parent
+    def run_id(self) -> str | None:
+        """Return the sweep's own run, or None until it is written."""
+        return self._runs.run_id
 
-    def run_ids(self) -> dict[int, str]:
-        """The run of each trial that MLflow has."""
-        return self._runs.run_ids()
+    def trial_run_ids(self) -> dict[int, str]:
+        """Return the run id of each trial that was written."""
+        return self._runs.trial_run_ids()
 
     def flush(self) -> None:
-        """Waits until MLflow has everything, or does not take it."""
+        """Wait until nothing is pending, or MLflow is unavailable."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._pending or self._failing)
+            self._changed.wait_for(lambda: not self._pending or self._unavailable)
 
     def _put(self, key: int | str, write: Callable[[], None]) -> None:
         with self._changed:
-            self._refused.pop(key, None)
-            self._pending.pop(key, None)  # so that the order is that of the last changes
+            self._rejected.pop(key, None)
+            self._pending.pop(key, None)  # moves the key to the end: writes are in order of the last change
             self._pending[key] = write
             self._changed.notify_all()
 
     def _work(self) -> None:
-        pause = _FIRST_PAUSE
-        while batch := self._gathered():
+        pause = _FIRST_RETRY_SECONDS
+        while batch := self._next_batch():
             if self._write(batch):
-                pause = _FIRST_PAUSE
+                pause = _FIRST_RETRY_SECONDS
                 continue
             with self._changed:
                 if self._closing:
                     return
                 self._changed.wait_for(lambda: self._closing, timeout=pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
 
-    def _gathered(self) -> list[tuple[int | str, Callable[[], None]]]:
-        """What is to be written; nothing when all is done and no more is to come."""
+    def _next_batch(self) -> list[tuple[int | str, Callable[[], None]]]:
+        """Wait for pending writes and return them; return nothing once closed and done."""
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._closing)
-            # A trial that is begun and ended in a moment is then written once, not at each step.
-            self._changed.wait_for(lambda: self._closing, timeout=_GATHER)
+            # A trial of a moment is then written once, not at its start, each epoch and its end.
+            self._changed.wait_for(lambda: self._closing, timeout=_BATCH_SECONDS)
             return list(self._pending.items())
 
     def _write(self, batch: list[tuple[int | str, Callable[[], None]]]) -> bool:
-        """Whether MLflow is there: it was asked for all of the batch, but for what has changed since."""
+        """Write a batch, and return whether MLflow was available for all of it."""
         for key, write in batch:
             if self._pending.get(key) is not write:
-                continue  # there is a newer picture of it
+                continue  # a newer view of the trial replaced it
             try:
                 write()
-            except Exception as error:  # whatever a database or a server comes up with must not stop a sweep
+            except Exception as error:  # no failure of a database or server may stop a sweep
                 self._runs.forget()
-                # All others are those of the sweep's own run, and wait for it.
-                if key == "sweep" or not _is_refusal(error):
-                    self._note_away(error)
+                # All other runs are children of the sweep's own run, and cannot be written without it.
+                if key == "sweep" or not _is_rejection(error):
+                    self._report_unavailable(error)
                     return False
-                if key not in self._told:
-                    logger.warning("MLflow refuses the record of %s: %s", key, experiment.first_line(error))
-                    self._told.add(key)
-                self._mark_written(key, write, refused=True)
+                if key not in self._reported:
+                    subject = f"trial {key}" if isinstance(key, int) else key
+                    logger.warning(
+                        "MLflow rejected the record of %s: %s", subject, experiment.first_line(error)
+                    )
+                    self._reported.add(key)
+                self._mark_written(key, write, rejected=True)
             else:
                 self._mark_written(key, write)
         return True
 
-    def _note_away(self, error: Exception) -> None:
-        if not self._failing:
-            logger.warning("MLflow does not take records: %s", experiment.first_line(error))
+    def _report_unavailable(self, error: Exception) -> None:
+        """Log that MLflow is unavailable, once per outage."""
+        if not self._unavailable:
+            logger.warning("MLflow is unavailable: %s", experiment.first_line(error))
         with self._changed:
-            self._failing = True
+            self._unavailable = True
             self._changed.notify_all()
 
-    def _mark_written(self, key: int | str, write: Callable[[], None], *, refused: bool = False) -> None:
+    def _mark_written(self, key: int | str, write: Callable[[], None], *, rejected: bool = False) -> None:
+        """Remove a write from the queue, unless a newer one has replaced it."""
         with self._changed:
-            self._failing = False
+            self._unavailable = False
             if self._pending.get(key) is write:
                 del self._pending[key]
-                if refused:
-                    self._refused[key] = write
+                if rejected:
+                    self._rejected[key] = write
             self._changed.notify_all()
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Whether MLflow answered, and does not want this very record: HTTP 400 to 499, but for what passes."""
+def _is_rejection(error: Exception) -> bool:
+    """Return whether MLflow answered with a client error, HTTP 400 to 499, that is not transient."""
     from mlflow.exceptions import MlflowException
     from requests import HTTPError
 
@@ -247,4 +254,4 @@ def _is_refusal(error: Exception) -> bool:
         status = error.response.status_code
     elif isinstance(error, MlflowException):
         status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
-    return 400 <= status < 500 and status not in _PASSING
+    return 400 <= status < 500 and status not in _TRANSIENT

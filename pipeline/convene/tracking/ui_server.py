@@ -1,4 +1,4 @@
-"""MLflow's own server, on what was recorded under a storage root."""
+"""MLflow's web interface for the sweeps under a storage root."""
 
 import json
 import os
@@ -15,17 +15,22 @@ from convene.records.sweep_record import SweepRecord
 from convene.storage import Storage
 from convene.tracking import experiment, tracker
 
-_EVERYWHERE = ("0.0.0.0", "::")
+_ALL_INTERFACES = ("0.0.0.0", "::")
 
 
 @final
 class Server:
-    """MLflow's own server on what was recorded under a storage root; or where MLFLOW_TRACKING_URI points.
+    """MLflow's server for a storage root, or the server that MLFLOW_TRACKING_URI names.
 
-    `url` is the page of the sweep that is named, or else of all sweeps on the data of the newest one.
+    Args:
+        storage: the storage root.
+        host: the address to listen on.
+        port: the port to listen on.
+        allowed_hosts: further host names that browsers may use.
+        name: the sweep whose page is `url`; by default the experiment of the newest sweep is.
 
     Raises:
-        InputError: if there is no such sweep, nothing was recorded yet, or the port is taken.
+        InputError: if the sweep does not exist, nothing is recorded yet, or the port is in use.
     """
 
     def __init__(
@@ -36,99 +41,102 @@ class Server:
         allowed_hosts: Sequence[str] = (),
         name: str | None = None,
     ) -> None:
-        record = SweepRecord.open(storage, name) if name else _newest(storage)
-        where = tracker.place(storage)
-        if where.artifacts and not storage.exists("mlflow.db"):
-            raise InputError(f"storage = {storage.root}: nothing was recorded there yet")
-        self.tracking_uri = where.shown
-        self._where, self._host, self._port = where, host, port
-        self._names = names(host, port, allowed_hosts)
-        called = _outward() if host in _EVERYWHERE else host
-        at = f"http://[{called}]:{port}" if ":" in called else f"http://{called}:{port}"
-        self.serves = not where.is_server and _is_to_start(where.uri, at, host, port)
-        page = experiment.page(where, record.about, run=bool(name)) if record else ""
+        record = SweepRecord.open(storage, name) if name else _newest_sweep(storage)
+        location = tracker.tracking_location(storage)
+        if location.artifacts and not storage.exists("mlflow.db"):
+            raise InputError(f"storage = {storage.root}: nothing is recorded there yet")
+        self.tracking_uri = location.redacted_uri
+        self._location, self._host, self._port = location, host, port
+        self._allowed_names = allowed_names(host, port, allowed_hosts)
+        shown_host = _outbound_address() if host in _ALL_INTERFACES else host
+        address = f"http://[{shown_host}]:{port}" if ":" in shown_host else f"http://{shown_host}:{port}"
+        self.must_start = not location.is_server and _must_start(location.uri, address, host, port)
+        page = experiment.sweep_page(location, record.about, run=bool(name)) if record else ""
         if page is None and name and record:
-            raise InputError(
-                f"sweep {name}: MLflow has no record of it; write it with: {record.command('sync')}"
-            )
-        self.url = f"{where.shown.rstrip('/') if where.is_server else at}/{page or ''}"
+            raise InputError(f"sweep {name}: not found in MLflow; write it with: {record.command('sync')}")
+        self.url = f"{location.redacted_uri.rstrip('/') if location.is_server else address}/{page or ''}"
 
     def serve(self) -> None:
-        """Becomes the server, until it is interrupted; returns at once where another one serves already."""
-        if not self.serves:
+        """Replace this process by the server. Return at once if a server is running already."""
+        if not self.must_start:
             return
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        if self._where.artifacts:
-            command += ["--artifacts-destination", self._where.artifacts]
+        if self._location.artifacts:
+            command += ["--artifacts-destination", self._location.artifacts]
         command += ["--host", self._host, "--port", str(self._port)]
-        # MLflow's own default takes any name that begins like a private address: 10.example.org.
-        command += ["--allowed-hosts", ",".join(self._names)]
-        command += ["--cors-allowed-origins", ",".join(f"http://{name}" for name in self._names)]
+        # MLflow's default accepts any name that begins like a private address, such as 10.example.org.
+        command += ["--allowed-hosts", ",".join(self._allowed_names)]
+        command += ["--cors-allowed-origins", ",".join(f"http://{name}" for name in self._allowed_names)]
         sys.stdout.flush()
-        os.dup2(2, 1)  # what it has to say is not the answer of this command
-        os.execve(sys.executable, command, {**os.environ, **self._settings()})
+        os.dup2(2, 1)  # the server's log must not mix with this command's output
+        os.execve(sys.executable, command, {**os.environ, **self._environment()})
 
-    def _settings(self) -> dict[str, str]:
-        # Not among the arguments, which all users of the machine can see: there may be a password in it.
-        uris = dict.fromkeys(("MLFLOW_BACKEND_STORE_URI", "MLFLOW_REGISTRY_STORE_URI"), self._where.uri)
-        # Nine more processes, for what MLflow does with language models.
+    def _environment(self) -> dict[str, str]:
+        """Return the server's environment variables."""
+        # The URI may contain a password, and every user of the machine can see command-line arguments.
+        uris = dict.fromkeys(("MLFLOW_BACKEND_STORE_URI", "MLFLOW_REGISTRY_STORE_URI"), self._location.uri)
+        # Job execution starts nine more processes, for language models.
         jobs = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
         return {**uris, jobs: os.environ.get(jobs, "false")}
 
 
-def names(host: str, port: int, others: Sequence[str] = ()) -> list[str]:
-    """What a browser may call the server: this machine's names, those it listens on, and `others`.
+def allowed_names(host: str, port: int, others: Sequence[str] = ()) -> list[str]:
+    """Return the host names that browsers may use for the server, with and without the port.
 
-    A page from elsewhere that had its own name point here (DNS rebinding) is not answered.
+    These are the names of this machine, the address it listens on, and `others`. A foreign name that resolves
+    to this machine (DNS rebinding) is rejected.
     """
     known = ["localhost", "127.0.0.1", "::1"]
-    if host in _EVERYWHERE:
+    if host in _ALL_INTERFACES:
         name = socket.gethostname()
-        known += [name, socket.getfqdn(), *_addresses(name), _outward()]
+        known += [name, socket.getfqdn(), *_addresses(name), _outbound_address()]
     else:
         known.append(host)
     written = [f"[{name}]" if ":" in name else name for name in known]
-    whole = [name for name in others if ":" in name]
+    with_port = [name for name in others if ":" in name]
     written += [name for name in others if ":" not in name]
-    # Browsers leave out the port of the web, 80, where a proxy or a tunnel has it.
-    return list(dict.fromkeys([*whole, *(each for name in written for each in (f"{name}:{port}", name))]))
+    # Browsers omit the default port 80, which a proxy or a tunnel may use.
+    both_forms = [form for name in written for form in (f"{name}:{port}", name)]
+    return list(dict.fromkeys([*with_port, *both_forms]))
 
 
 def _addresses(name: str) -> list[str]:
+    """Return the addresses that a host name resolves to."""
     try:
         return sorted({str(found[4][0]) for found in socket.getaddrinfo(name, None)})
     except OSError:
         return []
 
 
-def _outward() -> str:
-    """This machine's address on the way to others, if there is one; nothing is sent to find it."""
+def _outbound_address() -> str:
+    """Return the address that this machine uses to reach others, or 127.0.0.1. Sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # of a network that is for examples alone, RFC 5737
+            probe.connect(("192.0.2.1", 9))  # in a network reserved for documentation, RFC 5737
         except OSError:
             return "127.0.0.1"
         return str(probe.getsockname()[0])
 
 
-def _newest(storage: Storage) -> SweepRecord | None:
+def _newest_sweep(storage: Storage) -> SweepRecord | None:
+    """Return the record of the newest sweep, or None if there are no sweeps."""
     sweeps = [SweepRecord(storage, name) for name in sweep_record.names(storage)]
     return max(sweeps, key=lambda record: record.about.created, default=None)
 
 
-def _is_to_start(uri: str, at: str, host: str, port: int) -> bool:
-    """Whether a server is to be started; False where one serves the same records at this port.
+def _must_start(uri: str, address: str, host: str, port: int) -> bool:
+    """Return whether a server must be started: False if one serves the same database at this port.
 
     Raises:
-        InputError: if something else has the port.
+        InputError: if something else uses the port.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            birth = _birth(at)
-            if birth is not None and birth == _own_birth(uri):
+            created = _remote_creation_time(address)
+            if created is not None and created == _local_creation_time(uri):
                 return False
             raise InputError(
                 f"--host {host} --port {port}: {error.strerror}; choose another --port"
@@ -136,8 +144,11 @@ def _is_to_start(uri: str, at: str, host: str, port: int) -> bool:
     return True
 
 
-def _birth(address: str) -> int | None:
-    """When the first experiment behind a server was made, to the millisecond; None where it does not tell."""
+def _remote_creation_time(address: str) -> int | None:
+    """Return when a server's first experiment was created, in milliseconds; None if it does not answer.
+
+    The time identifies a database.
+    """
     try:
         page = f"{address}/api/2.0/mlflow/experiments/get?experiment_id=0"
         with urllib.request.urlopen(page, timeout=ANSWER_SECONDS) as answer:
@@ -146,7 +157,8 @@ def _birth(address: str) -> int | None:
         return None
 
 
-def _own_birth(uri: str) -> int:
+def _local_creation_time(uri: str) -> int:
+    """Return when the first experiment of a database was created, in milliseconds."""
     from mlflow import MlflowClient
 
     return int(MlflowClient(uri).get_experiment("0").creation_time or 0)

@@ -92,11 +92,11 @@ def _write(folder: Storage, figures: dict[str, "Figure"]) -> list[str]:
 
 def _log(record: SweepRecord, dataset: Dataset, part: str, folder: Storage, names: list[str]) -> bool:
     try:
-        place = tracker.place(record.storage)
-        runs = SweepRuns(place, record, record.space, dataset, fresh=False)
+        location = tracker.tracking_location(record.storage)
+        runs = SweepRuns(location, record, record.space, dataset, fresh=False)
         with ExitStack() as stack:
             files = [stack.enter_context(folder.local_copy(name)) for name in names]
-            return runs.add_files(part, files, _FOLDER)
+            return runs.log_files(part, files, _FOLDER)
     except Exception as error:  # MLflow errors must not discard the pictures
         logger.warning("The pictures were not logged to MLflow: %s", experiment.first_line(error))
         return False
