@@ -1,4 +1,4 @@
-"""What the command answers to bad input: one message, exit code 2, nothing written."""
+"""Bad input to the commands: one message, exit code 2, nothing written."""
 
 import gzip
 import socket
@@ -20,7 +20,7 @@ SPACE = '[data]\nsource = "digits"\n[network]\nwidth = { choices = [4, 8] }\n[se
 
 @pytest.fixture
 def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convene_here: Command) -> Command:
-    """Run the command in this process, in an empty folder but for a search space."""
+    """Run the command in this process, in a folder that holds only a search space."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.toml").write_text(SPACE)
     return convene_here
@@ -34,7 +34,7 @@ def refused(answer: Command, *arguments: str, says: list[str], **environment: st
         assert part in ended.err
     assert "Traceback" not in ended.err
     left = [path for path in sorted(Path.cwd().rglob("*")) if path not in before]
-    # The storage root may have been made, to see that it can be; nothing lies in it.
+    # The storage root may have been created, to see whether that works; it is empty.
     assert [path for path in left if not path.is_dir()] == []
 
 
@@ -79,14 +79,14 @@ def refused(answer: Command, *arguments: str, says: list[str], **environment: st
         (["export", "nobody"], ["--to"]),
         (["predict", "nowhere", "space.toml"], ["nowhere", "no such folder"]),
         (["predict", ".", "space.toml"], ["not an exported ensemble", "manifest.json"]),
-        (["ui"], ["nothing was recorded"]),
+        (["ui"], ["nothing is recorded"]),
         (["ui", "--port", "99999"], ["99999"]),
         (["swep"], ["No such command 'swep'"]),
         (["sweep"], ["Missing argument"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "-" not in value[0][:1] else None,
 )
-def test_bad_arguments_are_refused(answer: Command, arguments: list[str], says: list[str]) -> None:
+def test_bad_arguments_are_errors(answer: Command, arguments: list[str], says: list[str]) -> None:
     refused(answer, *arguments, says=says)
 
 
@@ -105,7 +105,7 @@ def test_bad_arguments_are_refused(answer: Command, arguments: list[str], says: 
         ),
     ],
 )
-def test_bad_search_spaces_are_refused(answer: Command, text: str, says: list[str]) -> None:
+def test_bad_search_spaces_are_errors(answer: Command, text: str, says: list[str]) -> None:
     Path("space.toml").write_text(text)
     refused(answer, "sweep", "space.toml", says=says)
 
@@ -151,13 +151,13 @@ def without_columns(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     "make", [truncated_idx, unreadable_image, one_class, too_few_of_a_class, without_columns]
 )
-def test_bad_data_is_refused(answer: Command, make: Callable[[Path], list[str]], tmp_path: Path) -> None:
+def test_bad_data_is_an_error(answer: Command, make: Callable[[Path], list[str]], tmp_path: Path) -> None:
     data = tmp_path / "photos"
     data.mkdir()
     refused(answer, "sweep", "space.toml", "--data", str(data), says=make(data))
 
 
-def test_an_mlflow_server_that_does_not_answer_is_refused(answer: Command) -> None:
+def test_an_mlflow_server_that_does_not_answer_is_an_error(answer: Command) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -165,7 +165,7 @@ def test_an_mlflow_server_that_does_not_answer_is_refused(answer: Command) -> No
         refused(answer, "sweep", "space.toml", says=says, MLFLOW_TRACKING_URI=uri)
 
 
-def test_a_port_in_use_is_refused(answer: Command, tmp_path: Path) -> None:
+def test_a_port_in_use_is_an_error(answer: Command, tmp_path: Path) -> None:
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns/mlflow.db").touch()
     with socket.socket() as taken:
@@ -178,7 +178,7 @@ def test_a_port_in_use_is_refused(answer: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [["sweep", "nowhere.toml"], ["predict", "a", "b"], ["sweep"], ["nothing"]]
 )
-def test_json_is_one_object_also_for_an_error(answer: Command, arguments: list[str]) -> None:
+def test_an_error_is_one_json_object(answer: Command, arguments: list[str]) -> None:
     ended = answer(*arguments, "--json")
     assert ended.code == ended.json["exit_code"] == 2
     assert ended.json["error"]
@@ -186,17 +186,17 @@ def test_json_is_one_object_also_for_an_error(answer: Command, arguments: list[s
 
 
 def test_an_empty_storage_lists_nothing(answer: Command) -> None:
-    sys_exit = convene("list", "--json")
-    assert sys_exit.code == 0
-    assert sys_exit.json == {"sweeps": []}
+    ended = convene("list", "--json")
+    assert ended.code == 0
+    assert ended.json == {"sweeps": []}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["sweep", "--help"], ["ui", "-h"]])
-def test_help_answers_without_loading_anything_heavy(arguments: list[str]) -> None:
+def test_help_and_version_succeed(arguments: list[str]) -> None:
     assert convene(*arguments).code == 0
 
 
-def test_a_cluster_that_does_not_answer_is_refused(tmp_path: Path) -> None:
+def test_a_cluster_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(SPACE)
     ended = convene("sweep", "space.toml", "--address", "127.0.0.1:1", folder=tmp_path)
     assert ended.code == 2, ended.err
@@ -205,7 +205,7 @@ def test_a_cluster_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "mlruns/sweeps").exists()
 
 
-def test_more_gpus_than_there_are_is_refused(services: Services, tmp_path: Path) -> None:
+def test_more_gpus_than_available_is_an_error(services: Services, tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(SPACE)
     ended = services.convene("sweep", "space.toml", "--set", "search.gpus_per_trial=64", folder=tmp_path)
     assert ended.code == 2, ended.err

@@ -92,7 +92,7 @@ def test_each_kind_of_picture_is_written(
 def test_the_numbers_of_a_picture_fit_80_columns(ensemble: ModelView, what: str) -> None:
     out = Console(width=80, file=io.StringIO())
     numbers = views.KINDS[what](ensemble, ViewOptions()).numbers
-    for part in terminal.exhibit(what, numbers, out):
+    for part in terminal.view_summary(what, numbers, out):
         out.print(part)
     assert isinstance(out.file, io.StringIO)
     lines = out.file.getvalue().splitlines()
@@ -104,7 +104,7 @@ def test_the_numbers_of_a_picture_fit_80_columns(ensemble: ModelView, what: str)
 def test_a_class_name_may_look_like_markup(name: str) -> None:
     numbers = {"classes": [name, "cat"], "confusion": [[3, 1], [0, 2]], "right": 5, "images": 6}
     out = Console(width=80, file=io.StringIO())
-    table, _ = terminal.exhibit("confusion", numbers, out)
+    table, _ = terminal.view_summary("confusion", numbers, out)
     out.print(table)
     assert isinstance(out.file, io.StringIO)
     assert out.file.getvalue().count(name) == 2
@@ -120,11 +120,11 @@ def test_a_large_confusion_matrix_becomes_a_list_of_the_most_frequent_errors() -
         "images": 47,
     }
     out = Console(width=80, file=io.StringIO())
-    table, count = terminal.exhibit("confusion", numbers, out)
+    table, count = terminal.view_summary("confusion", numbers, out)
     out.print(table)
     assert isinstance(out.file, io.StringIO)
     assert out.file.getvalue().split()[-5:] == ["7", "class", "3", "class", "5"]
-    assert str(count) == "40 of 47 validation images are right"
+    assert str(count) == "40 of 47 validation images are correct"
 
 
 @pytest.mark.filterwarnings("ignore")  # warnings of MLflow and SQLAlchemy
@@ -227,7 +227,7 @@ def test_the_leaderboard_members_and_scores_fit_80_columns(swept: Swept, convene
     assert ended.code == 0, ended.err
     assert max(map(len, ended.out.splitlines())) <= 80
     assert "\x1b" not in ended.out
-    for part in ("learning", "member", "best single", "95 % of test", "8 trials"):
+    for part in ("learning", "member", "best single", "95 % interval", "8 trials"):
         assert part in ended.out
     content = convene("show", "small", "--storage", swept.storage, "--json").json
     assert content["state"] == "finished"
@@ -278,7 +278,7 @@ def test_an_enlarged_and_interrupted_sweep_can_be_resumed(
         run._enlarge(sweep)
         raise KeyboardInterrupt
     shown = convene("show", "small", "--storage", storage).out
-    assert "is unfinished; of 12 trials" in shown and "go on with: convene resume small" in shown
+    assert "is unfinished; 12 trials requested" in shown and "continue with: convene resume small" in shown
     # All trials have ended, but the process ended before the final stage; resume runs it.
     for _ in range(4):
         sweep.study.tell(sweep.study.ask()[0], "FAIL", reason="a test")
@@ -319,7 +319,7 @@ def test_a_sweep_whose_trials_all_failed_names_the_reasons(
 
 def test_a_sweep_without_trials_can_be_shown(swept: Swept, convene: Command, tmp_path: Path) -> None:
     storage = copy_without_epochs(swept, tmp_path)
-    assert "none has begun" in convene("show", "small", "--storage", storage).out
+    assert "none started" in convene("show", "small", "--storage", storage).out
     assert convene("show", "small", "--storage", storage, "--json").json["trials"] == []
     assert convene("show", "small", "filters", "--storage", storage).code == 2
     assert not (storage / "sweeps/small/study.journal").exists()  # nothing is written
@@ -335,7 +335,7 @@ def test_a_sweep_without_trials_can_be_shown(swept: Swept, convene: Command, tmp
             "small errors --trial 99",
             "--trial 99: sweep small has no such trial with a finished epoch; trials with one: 0",
         ),
-        ("small errors --trial BEST --ensemble", "one of them"),
+        ("small errors --trial BEST --ensemble", "cannot be combined"),
         ("small filters --ensemble", "choose one of the members with --trial"),
         ("small filters --layer 3", "--layer 3: trial BEST has convolution layers 1 to 2"),
         ("small filters --layer 0", "has convolution layers 1 to 2"),
@@ -345,8 +345,8 @@ def test_a_sweep_without_trials_can_be_shown(swept: Swept, convene: Command, tmp
         ("small features --image 1 --image 2", "features accepts one image, got 2"),
         ("small predict --image nowhere.png", "nowhere.png: no such file"),
         ("small predict --image FILE", "cannot be read as an image"),
-        ("small confusion --layer 1", "--layer: is for filters, features"),
-        ("small --trial 1", "--trial: is for"),
+        ("small confusion --layer 1", "--layer: applies only to filters, features"),
+        ("small --trial 1", "--trial: applies only to"),
         ("small samples --to FILE/x", "FILE/x: cannot be written to"),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convene.cli.preflight import lines
+from convene.cli.preflight import summary_lines
 from convene.sweep.disk import DiskUsage
 from convene.sweep.forecast import Forecast
 from convene.sweep.preflight import DataSummary, GpuUsage, LargestTrial, Preflight
@@ -81,9 +81,9 @@ def test_what_the_cluster_lacks_is_said_beside_the_rest(services: Services, tmp_
     ended = convene(*arguments, folder=tmp_path, **services.address)
     assert ended.code == 1, ended.err
     assert "64 GPUs, but the cluster has" in ended.out
-    assert "1,294 to train" in ended.out
+    assert "1,294 training" in ended.out
     assert "disk        at most" in ended.out
-    assert "trains" not in ended.out
+    assert "on average" not in ended.out
 
 
 @pytest.mark.slow
@@ -115,14 +115,14 @@ SEEN = Preflight(
             {},
             [
                 "data: cats: 3x32x64, 2 classes",
-                "images: 1,200 to train, 100 to validate, 200 to test",
+                "images: 1,200 training, 100 validation, 200 test",
                 "searched: network.depth, training.ema; 1,024 configurations fit",
-                "a trial: trains 12.3 s on average, 1.23 s to 100 s",
-                "the largest: 123,456 parameters, 99.9 s",
-                "the sweep: 40 trials, 4 at a time: 1:40 to 3:20",
-                "the budget: leaves 16:40 to train: 30 to 40 trials",
+                "trial: 12.3 s on average, 1.23 s to 100 s",
+                "largest: 123,456 parameters, 99.9 s",
+                "sweep: 40 trials, 4 at a time: 1:40 to 3:20",
+                "time budget: 16:40 for training: 30 to 40 trials",
                 "disk: at most 34 MB under mlruns, of 120 GB free",
-                "a GPU: holds 40 of the largest trial: 2 GB of 80 GB",
+                "GPU: 40 trials of the largest network fit: 2 GB each, of 80 GB",
                 "problem: too little of this",
                 "problem: too much of that",
             ],
@@ -131,9 +131,9 @@ SEEN = Preflight(
             {"seconds": None, "gpu": None, "problems": (), "configurations": None, "searched": {}},
             [
                 "data: cats: 3x32x64, 2 classes",
-                "images: 1,200 to train, 100 to validate, 200 to test",
+                "images: 1,200 training, 100 validation, 200 test",
                 "searched: nothing",
-                "the largest: 123,456 parameters, 99.9 s",
+                "largest: 123,456 parameters, 99.9 s",
                 "disk: at most 34 MB under mlruns, of 120 GB free",
                 "problem: none",
             ],
@@ -141,4 +141,4 @@ SEEN = Preflight(
     ],
 )
 def test_lines_for_people(changes: dict[str, Any], expected: list[str]) -> None:
-    assert [": ".join(line) for line in lines(replace(SEEN, **changes))] == expected
+    assert [": ".join(line) for line in summary_lines(replace(SEEN, **changes))] == expected

@@ -1,4 +1,4 @@
-"""The verbs of `convene`, one a file; the only place that prints."""
+"""The commands of `convene`, one per module. Only this package prints."""
 
 import logging
 import os
@@ -33,10 +33,10 @@ from convene.redaction import redact
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="convene", message="%(prog)s %(version)s")
 def convene() -> None:
-    """From labelled images to the best ensemble of convolutional networks that a budget can buy."""
+    """Turn labelled images into the best ensemble of convolutional networks that a compute budget can buy."""
 
 
-VERBS = (
+COMMANDS = (
     sweep,
     submit,
     status,
@@ -54,16 +54,16 @@ VERBS = (
     ui,
     list_,
 )
-for verb in VERBS:
-    convene.add_command(verb)
+for command in COMMANDS:
+    convene.add_command(command)
 
 
 def main() -> None:
-    """The command: 0 done, 1 the work failed, 2 what was asked is wrong, 130 interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 the work failed, 2 a wrong request, 130 interrupted."""
     signal.signal(signal.SIGINT, _interrupt)
-    sys.excepthook = _report
+    sys.excepthook = _print_traceback
     handler = logging.StreamHandler()
-    handler.setFormatter(_Discreet("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     as_json = "--json" in sys.argv[1:]
     try:
@@ -71,43 +71,45 @@ def main() -> None:
     except click.UsageError as error:
         if not as_json:
             error.show()
-        _fail(error.format_message() if as_json else None, error.exit_code, as_json)
+        _exit_with_error(error.format_message() if as_json else None, error.exit_code, as_json)
     except ConveneError as error:
-        _fail(str(error), error.exit_code, as_json)
-    except BrokenPipeError:  # whoever read the answer has read enough: convene logs NAME | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python writes what is left
+        _exit_with_error(str(error), error.exit_code, as_json)
+    except BrokenPipeError:  # the reader of a pipe has stopped: convene logs NAME | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still has to flush
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort) as error:
-        # Click takes every interrupt for its own, and keeps the one that says how to go on as the cause.
-        _fail(str(error.__cause__ or error) or "interrupted", 130, as_json)
+        # Click replaces an interrupt by its own; the cause has the message that says how to continue.
+        _exit_with_error(str(error.__cause__ or error) or "interrupted", 130, as_json)
 
 
-class _Discreet(logging.Formatter):
-    """Shows no secret that a library put into its message."""
+class _RedactingFormatter(logging.Formatter):
+    """A formatter that removes secrets from the messages of libraries."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
 
 
-def _report(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
-    """What Python does with an error that nobody expected, but for secrets in it."""
+def _print_traceback(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """Print the traceback of an unexpected error, without secrets."""
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, where))))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """The first Ctrl-C ends the work in good order, the second at once; both can be resumed from."""
+    """Stop cleanly at the first Ctrl-C, and at once at the second. Both can be resumed."""
     signal.signal(signal.SIGINT, _exit_now)
     raise KeyboardInterrupt
 
 
 def _exit_now(number: int, frame: FrameType | None) -> None:
+    """End the process without any cleanup."""
     if sys.stderr.isatty():
-        sys.stderr.write("\x1b[?25h")  # the cursor, which the live view had hidden
+        sys.stderr.write("\x1b[?25h")  # show the cursor, which the live view hides
         sys.stderr.flush()
     os._exit(130)
 
 
-def _fail(message: str | None, exit_code: int, as_json: bool) -> None:
+def _exit_with_error(message: str | None, exit_code: int, as_json: bool) -> None:
+    """Print an error, as JSON if asked for, and exit."""
     message = message and redact(message)
     if as_json:
         print_json({"error": message, "exit_code": exit_code})

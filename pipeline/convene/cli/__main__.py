@@ -1,4 +1,4 @@
-"""`python -m convene.cli`, the same as `convene`."""
+"""The entry point of `python -m convene.cli`, the same as `convene`."""
 
 from convene.cli import main
 

@@ -1,4 +1,4 @@
-"""`convene export`."""
+"""The command `convene export`."""
 
 from pathlib import Path
 
@@ -13,7 +13,10 @@ from convene.cli.printing import print_json
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="A new or empty folder.")
 @common_options
 def export(name: str, to: Path, storage: str, as_json: bool) -> None:
-    """Copy the exported ensemble of the sweep NAME to a folder."""
+    """Copy the exported ensemble of a sweep to a folder.
+
+    NAME is the sweep. The hash of every file is checked.
+    """
     from convene.sweep import recorded
 
     folder = recorded.export_ensemble(name, to, storage=storage)

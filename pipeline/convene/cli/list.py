@@ -1,4 +1,4 @@
-"""`convene list`."""
+"""The command `convene list`."""
 
 from dataclasses import asdict
 
@@ -15,13 +15,13 @@ from convene.cli.printing import console, print_json
     default="created",
     show_default=True,
     type=click.Choice(["created", "name", "trials", "valid_accuracy", "test_accuracy"]),
-    help="Names from A to Z; else the latest, most or best first.",
+    help="Sort order: names from A to Z; anything else with the latest, largest or best first.",
 )
 @common_options
 def list_(pattern: str, sort: str, storage: str, as_json: bool) -> None:
-    """List the sweeps under the storage root, with their states and scores.
+    """List sweeps with their states and scores.
 
-    PATTERN chooses them by name: 'mnist*'.
+    PATTERN selects sweeps under the storage root by name, for example 'mnist*'.
     """
     from convene.cli import terminal
     from convene.records import listing
@@ -32,6 +32,6 @@ def list_(pattern: str, sort: str, storage: str, as_json: bool) -> None:
     elif listed:
         console().print(terminal.sweeps(listed))
     elif pattern != "*":
-        click.echo(f"no sweep under {storage} is called {pattern}")
+        click.echo(f"no sweep under {storage} matches {pattern}")
     else:
-        click.echo(f"no sweeps under {storage}; begin one with: convene sweep search_spaces/digits.toml")
+        click.echo(f"no sweeps under {storage}; start one with: convene sweep search_spaces/digits.toml")

@@ -1,4 +1,4 @@
-"""`convene logs`, and what `convene submit` shows."""
+"""The command `convene logs`, and the log that `convene submit` follows."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import click
 
 from convene.cli.options import job_options
 from convene.cli.printing import print_json
-from convene.cli.status import in_words
+from convene.cli.status import job_summary
 from convene.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 @click.argument("job")
 @job_options
 def logs(job: str, address: str | None, as_json: bool) -> None:
-    """Show the log of a JOB on a Ray cluster and follow it to the end; with --json, the log so far."""
+    """Follow the log of a job on a Ray cluster.
+
+    JOB is the name of a sweep or the id of a job. The exit code is that of the job. With --json, print the
+    log so far and exit.
+    """
     from convene.cluster.jobs import JobServer
 
     server = JobServer(address)
@@ -32,7 +36,7 @@ def logs(job: str, address: str | None, as_json: bool) -> None:
 
 
 def follow(server: "JobServer", job: "Job", *, as_json: bool = False) -> None:
-    """Shows a job's log until it ends, and ends with its exit code."""
+    """Print a job's log until the job ends, then exit with its exit code."""
     log: list[str] = []
 
     def write(text: str) -> None:
@@ -43,18 +47,19 @@ def follow(server: "JobServer", job: "Job", *, as_json: bool = False) -> None:
         ended = server.follow(job, write)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"job {job.id} goes on; follow it: {server.command('logs', job)}\n"
-            f"  or stop it: {server.command('stop', job)}"
+            f"job {job.id} continues on the cluster\n"
+            f"logs:     {server.command('logs', job)}\n"
+            f"stop:     {server.command('stop', job)}"
         ) from None
     if as_json:
-        print_json(asdict(ended) | {"result": _result("".join(log))})
+        print_json(asdict(ended) | {"result": _printed_result("".join(log))})
     else:
-        click.echo(in_words(server, ended), err=True)
+        click.echo(job_summary(server, ended), err=True)
     sys.exit(ended.final_exit_code)
 
 
-def _result(log: str) -> Any:
-    """The object that the command on the cluster was told to print; None where it ended without."""
+def _printed_result(log: str) -> Any:
+    """Return the JSON object that the job printed, or None if it ended without one."""
     for line in reversed(log.splitlines()):
         if line.startswith("{"):
             try:

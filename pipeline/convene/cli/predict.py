@@ -1,4 +1,4 @@
-"""`convene predict`."""
+"""The command `convene predict`."""
 
 import sys
 from pathlib import Path
@@ -12,10 +12,14 @@ from convene.cli.printing import print_json
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Path(path_type=Path), help="Write the table to a .csv or .parquet file.")
+@click.option("--to", type=click.Path(path_type=Path), help="Write the table to this .csv or .parquet file.")
 @common_options
 def predict(folder: Path, images: Path, to: Path | None, storage: str, as_json: bool) -> None:
-    """Predict the labels of IMAGES (a file or a folder) with the exported ensemble in FOLDER."""
+    """Predict the labels of images with an exported ensemble.
+
+    FOLDER is an export, for example from `convene export`. IMAGES is a file or a folder. Print file, label
+    and probability of each image as CSV.
+    """
     from convene.export import inference
 
     frames = inference.predict(folder, images)

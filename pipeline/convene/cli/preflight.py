@@ -1,4 +1,4 @@
-"""`convene preflight`."""
+"""The command `convene preflight`."""
 
 import sys
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convene.cli.options import common_options, given, resource_options, space_options
+from convene.cli.options import common_options, drop_unset, resource_options, space_options
 from convene.cli.printing import print_json
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--trials", type=int, help="Overrides search.trials.")
+@click.option("--trials", type=int, help="Override search.trials.")
 @space_options
 @resource_options
 @common_options
@@ -30,46 +30,51 @@ def preflight(
     storage: str,
     as_json: bool,
 ) -> None:
-    """Say what a sweep of FILE would take, and what stands in its way; a few steps are all that it trains."""
+    """Estimate the time and disk use of a sweep, and find problems.
+
+    Train only a few steps of some configurations of the search space FILE. The exit code is 1 if there is a
+    problem.
+    """
     from convene.sweep.preflight import examine
 
-    overrides = changes | resources | given({"search.trials": trials})
-    seen = examine(file, storage=storage, overrides=overrides, address=address)
+    overrides = changes | resources | drop_unset({"search.trials": trials})
+    found = examine(file, storage=storage, overrides=overrides, address=address)
     if as_json:
-        print_json(asdict(seen))
+        print_json(asdict(found))
     else:
-        for subject, line in lines(seen):
+        for subject, line in summary_lines(found):
             click.echo(f"{subject:<12}{line}")
-    if seen.problems:
+    if found.problems:
         sys.exit(1)
 
 
-def lines(seen: "Preflight") -> Iterator[tuple[str, str]]:
-    """What people are told: subjects, and what there is to say of each."""
-    from convene.formatting import byte_size, clock
+def summary_lines(found: "Preflight") -> Iterator[tuple[str, str]]:
+    """Yield the subjects of the summary, each with its text."""
+    from convene.formatting import byte_size, clock, plural
 
-    data, seconds, largest = seen.data, seen.seconds, seen.largest
+    data, seconds, largest = found.data, found.seconds, found.largest
     shape = "x".join(map(str, data.shape))
     yield "data", f"{data.name}: {shape}, {data.classes} classes"
-    yield "images", f"{data.train:,} to train, {data.valid:,} to validate, {data.test:,} to test"
-    count = f"; {seen.configurations:,} configurations fit" if (seen.configurations or 0) > 1 else ""
-    yield "searched", (", ".join(seen.searched) or "nothing") + count
+    yield "images", f"{data.train:,} training, {data.valid:,} validation, {data.test:,} test"
+    count = f"; {found.configurations:,} configurations fit" if (found.configurations or 0) > 1 else ""
+    yield "searched", (", ".join(found.searched) or "nothing") + count
     if seconds:
         yield (
-            "a trial",
-            f"trains {seconds.trial:.3g} s on average, {seconds.least:.3g} s to {seconds.most:.3g} s",
+            "trial",
+            f"{seconds.trial:.3g} s on average, {seconds.least:.3g} s to {seconds.most:.3g} s",
         )
     trained = "" if largest.seconds is None else f", {largest.seconds:.3g} s"
-    yield "the largest", f"{largest.parameters:,} parameters{trained}"
+    yield "largest", f"{largest.parameters:,} parameters{trained}"
     if seconds:
         early, late = map(clock, seconds.sweep)
-        yield "the sweep", f"{seen.trials} trials, {seen.concurrency} at a time: {early} to {late}"
+        trials = plural(found.trials, "trial")
+        yield "sweep", f"{trials}, {found.concurrency} at a time: {early} to {late}"
     if seconds and seconds.budget is not None and seconds.budget_trials:
         fewest, most = seconds.budget_trials
-        yield "the budget", f"leaves {clock(seconds.budget)} to train: {fewest} to {most} trials"
-    yield "disk", str(seen.disk)
-    if gpu := seen.gpu:
+        yield "time budget", f"{clock(seconds.budget)} for training: {fewest} to {most} trials"
+    yield "disk", str(found.disk)
+    if gpu := found.gpu:
         each, total = byte_size(gpu.trial), byte_size(gpu.total)
-        yield "a GPU", f"holds {gpu.trials} of the largest trial: {each} of {total}"
-    for problem in seen.problems or ("none",):
+        yield "GPU", f"{plural(gpu.trials, 'trial')} of the largest network fit: {each} each, of {total}"
+    for problem in found.problems or ("none",):
         yield "problem", problem

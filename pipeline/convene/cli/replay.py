@@ -1,4 +1,4 @@
-"""`convene replay`."""
+"""The command `convene replay`."""
 
 import sys
 from dataclasses import asdict
@@ -14,7 +14,10 @@ from convene.cli.printing import print_json
 @click.argument("trial", type=int)
 @common_options
 def replay(name: str, trial: int, storage: str, as_json: bool) -> None:
-    """Run one trial of the sweep NAME again, outside Ray, and say whether its curve is the same."""
+    """Train one trial again and compare its learning curve.
+
+    Train the trial with number TRIAL of the sweep NAME outside Ray. The exit code is 1 if the curves differ.
+    """
     from convene.sweep import recorded
 
     epochs, changed = recorded.replay_trial(name, trial, storage=storage)
@@ -22,19 +25,17 @@ def replay(name: str, trial: int, storage: str, as_json: bool) -> None:
     for row in epochs:
         rows.append(asdict(row) | {"same": row.same})
         if not as_json:
-            then, again = row.recorded, row.replayed
+            recorded_loss, replayed_loss = row.recorded.valid_loss, row.replayed.valid_loss
             click.echo(
-                f"epoch {then.epoch}: valid_loss {then.valid_loss:.6f} then, {again.valid_loss:.6f} now"
-                f"{'' if row.same else '  differs'}"
+                f"epoch {row.recorded.epoch}: valid_loss {recorded_loss:.6f} recorded, "
+                f"{replayed_loss:.6f} replayed{'' if row.same else '  (differs)'}"
             )
     same = all(row["same"] for row in rows)
     if as_json:
         print_json({"name": name, "trial": trial, "same": same, "epochs": rows, "changed": changed})
     for package, (before, now) in changed.items():
-        click.echo(f"{package} was {before} and is {now}", err=True)
+        click.echo(f"{package}: version {before} when recorded, {now} now", err=True)
     if not as_json:
-        click.echo(
-            f"trial {trial} of {name}: {'the same curve, to the last bit' if same else 'another curve'}"
-        )
+        click.echo(f"trial {trial} of {name}: {'identical' if same else 'different'} learning curve")
     if not same:
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`convene report`."""
+"""The command `convene report`."""
 
 from pathlib import Path
 
@@ -10,10 +10,15 @@ from convene.cli.printing import print_json
 
 @click.command()
 @click.argument("name")
-@click.option("--to", type=click.Path(path_type=Path), help="A file, instead of the sweep's own report.html.")
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="A file to use instead of the sweep's report.html."
+)
 @common_options
 def report(name: str, to: Path | None, storage: str, as_json: bool) -> None:
-    """Write the report of the sweep NAME, finished or not, as one page that can be sent."""
+    """Write the report of a sweep as one HTML page.
+
+    The sweep NAME may still be running. The page needs no other files and no network.
+    """
     from convene.sweep import recorded
 
     file = recorded.write_report(name, storage=storage, to=to)

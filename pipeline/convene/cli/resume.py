@@ -1,11 +1,11 @@
-"""`convene resume`."""
+"""The command `convene resume`."""
 
 from typing import Any
 
 import click
 
 from convene.cli.options import common_options, resource_options
-from convene.cli.printing import console, show_result
+from convene.cli.printing import console, print_result
 
 
 @click.command()
@@ -19,7 +19,10 @@ def resume(
     storage: str,
     as_json: bool,
 ) -> None:
-    """Finish the sweep NAME after any interruption: the same trials, each from its last epoch."""
+    """Finish a sweep after an interruption.
+
+    Every trial of the sweep NAME keeps its number and continues from its last epoch.
+    """
     from convene.cli import terminal
     from convene.sweep import run
 
@@ -34,4 +37,4 @@ def resume(
         )
     if not resumed:
         click.echo(f"sweep {name} is finished; nothing was changed", err=True)
-    show_result(result, as_json)
+    print_result(result, as_json)

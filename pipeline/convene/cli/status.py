@@ -1,4 +1,4 @@
-"""`convene status`."""
+"""The command `convene status`."""
 
 import shlex
 from dataclasses import asdict
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @click.argument("job")
 @job_options
 def status(job: str, address: str | None, as_json: bool) -> None:
-    """Say how a JOB on a Ray cluster stands; its name is that of its sweep."""
+    """Show the state of a job on a Ray cluster.
+
+    JOB is the name of a sweep or the id of a job.
+    """
     from convene.cluster.jobs import JobServer
 
     server = JobServer(address)
@@ -25,21 +28,21 @@ def status(job: str, address: str | None, as_json: bool) -> None:
     if as_json:
         print_json(asdict(found))
     else:
-        click.echo(in_words(server, found))
+        click.echo(job_summary(server, found))
 
 
-def in_words(server: "JobServer", job: "Job") -> str:
-    """How a job stands, and the way on."""
-    since = f" since {job.started}" if job.started and not job.has_ended else ""
-    at = f", {job.ended}" if job.ended else ""
+def job_summary(server: "JobServer", job: "Job") -> str:
+    """Return the state of a job and the commands that apply to it."""
+    started = f" since {job.started}" if job.started and not job.has_ended else ""
+    ended = f", ended {job.ended}" if job.ended else ""
     code = f" with exit code {job.exit_code}" if job.exit_code else ""
-    lines = [f"job {job.id}: {job.state}{code}{since}{at}"]
+    lines = [f"job {job.id}: {job.state}{code}{started}{ended}"]
     if job.message:
         lines.append(job.message.strip())
     if job.storage:
-        lines.append(f"look at it: convene show {job.name} --storage {shlex.quote(job.storage)}")
+        lines.append(f"results:  convene show {job.name} --storage {shlex.quote(job.storage)}")
     if not job.has_ended:
-        lines += [f"follow it:  {server.command('logs', job)}", f"stop it:    {server.command('stop', job)}"]
+        lines += [f"logs:     {server.command('logs', job)}", f"stop:     {server.command('stop', job)}"]
     elif job.state != "SUCCEEDED" and job.reserves_name and job.storage:
-        lines.append(f"go on with: convene submit {job.name} --address {server.address}")
+        lines.append(f"continue: convene submit {job.name} --address {server.address}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`convene stop`."""
+"""The command `convene stop`."""
 
 from dataclasses import asdict
 
@@ -6,14 +6,17 @@ import click
 
 from convene.cli.options import job_options
 from convene.cli.printing import print_json
-from convene.cli.status import in_words
+from convene.cli.status import job_summary
 
 
 @click.command()
 @click.argument("job")
 @job_options
 def stop(job: str, address: str | None, as_json: bool) -> None:
-    """End a JOB on a Ray cluster in good order; `convene submit` with its name goes on with its sweep."""
+    """Stop a job on a Ray cluster cleanly.
+
+    JOB is the name of a sweep or the id of a job. `convene submit NAME` continues its sweep later.
+    """
     from convene.cluster.jobs import JobServer
 
     server = JobServer(address)
@@ -21,4 +24,4 @@ def stop(job: str, address: str | None, as_json: bool) -> None:
     if as_json:
         print_json(asdict(ended))
     else:
-        click.echo(in_words(server, ended))
+        click.echo(job_summary(server, ended))

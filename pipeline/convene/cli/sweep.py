@@ -1,4 +1,4 @@
-"""`convene sweep`."""
+"""The command `convene sweep`."""
 
 import re
 from pathlib import Path
@@ -6,15 +6,15 @@ from typing import Any
 
 import click
 
-from convene.cli.options import common_options, given, resource_options, space_options
-from convene.cli.printing import console, show_result
+from convene.cli.options import common_options, drop_unset, resource_options, space_options
+from convene.cli.printing import console, print_result
 from convene.errors import InputError
 
 
 @click.command()
 @click.argument("file", metavar="FILE|NAME", type=click.Path(path_type=Path))
-@click.option("--name", help="Name of the sweep.  [default: the file's, numbered where it is taken]")
-@click.option("--trials", metavar="N|+N", help="Overrides search.trials; +16 adds 16 to the sweep NAME.")
+@click.option("--name", help="Name of the sweep.  [default: from FILE, numbered if taken]")
+@click.option("--trials", metavar="N|+N", help="Override search.trials; +16 adds 16 to the sweep NAME.")
 @space_options
 @resource_options
 @common_options
@@ -28,7 +28,10 @@ def sweep(
     storage: str,
     as_json: bool,
 ) -> None:
-    """Search the space in FILE, or further for the sweep NAME; then select, score and export the ensemble."""
+    """Search a space, then build and export the ensemble.
+
+    Run the search space FILE as a new sweep. With --trials +N, add trials to the sweep NAME instead.
+    """
     from convene.cli import terminal
     from convene.sweep import run
 
@@ -36,7 +39,7 @@ def sweep(
     with terminal.LiveView(console(stderr=True)) as live:
         if trials and trials.startswith("+"):
             if name or changes:
-                raise InputError(f"--trials {trials}: a sweep keeps its name, data, space and seed")
+                raise InputError(f"--trials {trials}: an existing sweep keeps its name, data, space and seed")
             result, _ = run.resume_sweep(
                 str(file),
                 more=count or 0,
@@ -47,7 +50,7 @@ def sweep(
                 announce=live.announce,
             )
         else:
-            overrides = changes | resources | given({"search.trials": count})
+            overrides = changes | resources | drop_unset({"search.trials": count})
             result = run.run_sweep(
                 file,
                 name=name,
@@ -57,11 +60,11 @@ def sweep(
                 watch=live.update,
                 announce=live.announce,
             )
-    show_result(result, as_json)
+    print_result(result, as_json)
 
 
 def trial_count(trials: str | None) -> int | None:
-    """The number in `--trials 16` or `--trials +16`."""
+    """Return the number in `--trials 16` or `--trials +16`."""
     if trials is None:
         return None
     if not re.fullmatch(r"\+?0*[1-9]\d{0,8}", trials, re.ASCII):

@@ -1,4 +1,4 @@
-"""`convene sync`."""
+"""The command `convene sync`."""
 
 import click
 
@@ -10,17 +10,21 @@ from convene.cli.printing import print_json
 @click.argument("name")
 @common_options
 def sync(name: str, storage: str, as_json: bool) -> None:
-    """Write to MLflow what it lacks of the sweep NAME, and nothing twice."""
+    """Write the missing records of a sweep to MLflow.
+
+    Bring the runs of the sweep NAME up to date, without duplicates.
+    """
     from convene.errors import WorkError
+    from convene.formatting import plural
     from convene.records.sweep_record import SweepRecord
     from convene.storage import Storage
     from convene.sweep import recorded
 
     waiting = recorded.sync_sweep(name, storage=storage)
     if waiting:
-        again = SweepRecord(Storage(storage), name).command("sync")
-        raise WorkError(f"MLflow did not take {waiting} records of {name}; try again: {again}")
+        retry = SweepRecord(Storage(storage), name).command("sync")
+        raise WorkError(f"sweep {name}: {plural(waiting, 'pending write')} to MLflow; retry with: {retry}")
     if as_json:
         print_json({"name": name, "waiting": 0})
     else:
-        click.echo(f"MLflow has all of {name}")
+        click.echo(f"sweep {name}: MLflow is up to date")

@@ -1,4 +1,4 @@
-"""What a terminal shows of a sweep: the live view while it runs, the tables after. Makes, prints nothing."""
+"""The live view of a running sweep and the tables of a finished one, as rich renderables."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from convene.records.result import SweepResult
     from convene.sweep.progress import Progress
 
-_LEADERBOARD_ROWS = 10
-_ENDS = {TrialState.PRUNED: "{} stopped", TrialState.FAIL: "failed", TrialState.RUNNING: "{} so far"}
-_CONFUSIONS = 10
+_MAX_LEADERBOARD_ROWS = 10
+_EPOCHS_TEXT = {TrialState.PRUNED: "{} pruned", TrialState.FAIL: "failed", TrialState.RUNNING: "{} so far"}
+_MAX_CONFUSIONS = 10
 
 
 @final
 class LiveView:
-    """A sweep's progress: redrawn in place on a terminal, a plain line for each ended trial elsewhere."""
+    """A sweep's progress: redrawn in place on a terminal, otherwise one line per ended trial."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._entered = time.monotonic()
         self._first: tuple[float, int] | None = None
-        """When training began, and how many trials were done by then: a resumed sweep has some."""
+        """The time of the first event, and the trials done by then: not 0 for a resumed sweep."""
         self._progress: Progress | None = None
         self._done = 0
         self._live = Live(console=console, get_renderable=self._draw, transient=True)
@@ -66,7 +66,7 @@ class LiveView:
     def _summary(self, progress: "Progress") -> str:
         parts = [f"{progress.done}/{progress.trials} done", f"{progress.running} running"]
         if progress.pruned:
-            parts.append(f"{progress.pruned} stopped")
+            parts.append(f"{progress.pruned} pruned")
         if progress.failed:
             parts.append(f"{progress.failed} failed")
         if progress.best:
@@ -76,7 +76,7 @@ class LiveView:
         return ", ".join([*parts, f"about {clock(left)} left"] if left is not None else parts)
 
     def _seconds_left(self, progress: "Progress") -> float | None:
-        """By the pace since training began, and never past the time budget."""
+        """Estimate the time left from the pace so far, limited by the time budget."""
         now = time.monotonic()
         to_budget = None if progress.end is None else max(0.0, progress.end - now)
         began, before = self._first or (now, 0)
@@ -97,10 +97,10 @@ class LiveView:
 def leaderboard(
     table: "pd.DataFrame", searched: Sequence[str], members: Sequence[int], console: Console
 ) -> Table:
-    """The best trials with as much of what was searched as fits; a star marks the ensemble's members."""
+    """Return the best trials, with the searched parameters that fit; a star marks ensemble members."""
     unbounded = console.options.update(max_width=1000)
-    for shown in range(len(searched), -1, -1):
-        board = _leaderboard(table, searched[:shown], members)
+    for count in range(len(searched), -1, -1):
+        board = _leaderboard(table, searched[:count], members)
         if Measurement.get(console, unbounded, board).maximum <= console.width:
             break
     return board
@@ -110,19 +110,19 @@ def _leaderboard(table: "pd.DataFrame", searched: Sequence[str], members: Sequen
     scored = {"trial": "trial", "valid_loss": "loss", "valid_accuracy": "accuracy"}
     short = {name: name.partition(".")[2].replace("_", "\n") for name in searched}
     board = _table("", *scored.values(), "epochs", *short.values(), left=("epochs",))
-    shown = table.head(_LEADERBOARD_ROWS).astype(object)
+    shown = table.head(_MAX_LEADERBOARD_ROWS).astype(object)
     for row in shown.where(shown.notna(), None).to_dict("records"):
         board.add_row(
             "*" if row["trial"] in members else "",
             *(_cell(row.get(name)) for name in scored),
-            _ENDS.get(row["state"], "{}").format(row["epochs"]),
+            _EPOCHS_TEXT.get(row["state"], "{}").format(row["epochs"]),
             *(_cell(row.get(name)) for name in short),
         )
     return board
 
 
 def members(result: "SweepResult") -> Table:
-    """The ensemble's members, best first."""
+    """Return the ensemble's members, best first."""
     table = _table("member", "weight", "valid", "test", left=())
     for member in result.ensemble.members:
         accuracies = (f"{member.valid_accuracy:.2%}", f"{member.test_accuracy:.2%}")
@@ -131,8 +131,8 @@ def members(result: "SweepResult") -> Table:
 
 
 def scores(result: "SweepResult") -> Table:
-    """The best single model's and the ensemble's accuracies, with the test's 95 % interval."""
-    table = _table("accuracy", "valid", "test", "95 % of test", "trials", left=("accuracy", "trials"))
+    """Return the accuracies of the best single network and the ensemble, with 95 % intervals of the test."""
+    table = _table("accuracy", "valid", "test", "95 % interval", "trials", left=("accuracy", "trials"))
     single, ensemble = result.best_single, result.ensemble
     for name, scored, members in (
         ("best single", single, str(single.trial)),
@@ -150,10 +150,10 @@ def scores(result: "SweepResult") -> Table:
 
 
 def sweeps(listed: "Sequence[ListedSweep]") -> Table:
-    """The sweeps under a storage root."""
+    """Return a table of sweeps."""
     left = ("name", "state", "created", "data")
     table = _table(*left, "trials", "valid", "test", "test\nreads", left=left)
-    table.show_edge = False  # two characters, of 80
+    table.show_edge = False  # saves two of 80 characters
     for sweep in listed:
         table.add_row(
             sweep.name,
@@ -168,21 +168,21 @@ def sweeps(listed: "Sequence[ListedSweep]") -> Table:
     return table
 
 
-def exhibit(what: str, numbers: Mapping[str, Any], console: Console) -> list[RenderableType]:
-    """What a kind of picture says in numbers."""
-    if what == "confusion":
-        right = f"{numbers['right']:,} of {numbers['images']:,} validation images are right"
-        return [_confusion(numbers["classes"], numbers["confusion"], console), Text(right)]
-    if what == "predict":
+def view_summary(kind: str, numbers: Mapping[str, Any], console: Console) -> list[RenderableType]:
+    """Return the numbers in a kind of picture."""
+    if kind == "confusion":
+        correct = f"{numbers['right']:,} of {numbers['images']:,} validation images are correct"
+        return [_confusion_matrix(numbers["classes"], numbers["confusion"], console), Text(correct)]
+    if kind == "predict":
         return [_predictions(numbers["predictions"])]
-    if what == "errors":
+    if kind == "errors":
         count = Text(f"{numbers['errors']:,} errors on {numbers['images']:,} validation images")
         return [_predictions(numbers["shown"]), count] if numbers["shown"] else [count]
-    if what == "filters":
+    if kind == "filters":
         return [
             Text(
                 f"layer {layer['layer']}: {layer['filters']} filters, input channel {layer['channel']} "
-                f"of {layer['channels']}; full colour is a weight of {layer['largest_weight']:.3g}"
+                f"of {layer['channels']}; full colour = weight of {layer['largest_weight']:.3g}"
             )
             for layer in numbers["layers"]
         ]
@@ -198,21 +198,21 @@ def _predictions(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], console: Console) -> Table:
-    """Truth by row and prediction by column; where that is too wide, the most frequent errors."""
-    if 3 * len(classes) > console.width:  # seconds, to lay out hundreds of columns
-        return _confusions(classes, counts)
-    table = _table("truth", *classes, "right", left=("truth",))
+def _confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], console: Console) -> Table:
+    """Return truth by row and prediction by column or, if that is too wide, the most frequent errors."""
+    if 3 * len(classes) > console.width:  # laying out hundreds of columns takes seconds
+        return _most_frequent_confusions(classes, counts)
+    table = _table("truth", *classes, "recall", left=("truth",))
     for name, row, number in zip(classes, counts, range(len(classes)), strict=True):
         share = f"{row[number] / sum(row):.1%}" if sum(row) else ""
         table.add_row(Text(name), *(str(count or "") for count in row), share)
     unbounded = console.options.update(max_width=10_000)
     if Measurement.get(console, unbounded, table).maximum <= console.width:
         return table
-    return _confusions(classes, counts)
+    return _most_frequent_confusions(classes, counts)
 
 
-def _confusions(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
+def _most_frequent_confusions(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
     errors = [
         (count, classes[truth], classes[predicted])
         for truth, row in enumerate(counts)
@@ -220,7 +220,7 @@ def _confusions(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Tabl
         if count and truth != predicted
     ]
     table = _table("errors", "truth", "predicted", left=("truth", "predicted"))
-    for count, truth, predicted in sorted(errors, key=lambda error: -error[0])[:_CONFUSIONS]:
+    for count, truth, predicted in sorted(errors, key=lambda error: -error[0])[:_MAX_CONFUSIONS]:
         table.add_row(str(count), Text(truth), Text(predicted))
     return table
 
@@ -229,13 +229,13 @@ def _table(*headings: str, left: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in headings:
         side: Literal["left", "right"] = "left" if heading in left else "right"
-        # As it is: a class may have a name that rich would take for markup.
+        # Text, because rich would read a class name like "[red]" as markup.
         table.add_column(Text(heading), justify=side, overflow="fold", vertical="bottom")
     return table
 
 
 def _cell(value: Any) -> str:
-    """A value in few characters; nothing for None."""
+    """Return a value in few characters, and nothing for None."""
     if hasattr(value, "__len__") and not isinstance(value, str):
         return " ".join(map(str, value))
     if value is None:

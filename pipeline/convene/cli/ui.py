@@ -1,4 +1,4 @@
-"""`convene ui`."""
+"""The command `convene ui`."""
 
 import click
 
@@ -9,18 +9,21 @@ from convene.cli.printing import print_json
 @click.command()
 @click.argument("name", required=False)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on."
+)
 @click.option(
     "--allowed-hosts",
     default="",
     metavar="NAMES",
-    help="With --host: further names that browsers may call this machine, with commas between.",
+    help="Further names of this machine that browsers may use, separated by commas; with --host.",
 )
 @common_options
 def ui(name: str | None, host: str, port: int, allowed_hosts: str, storage: str, as_json: bool) -> None:
-    """Browse the sweep NAME, or all of them, in MLflow's own pages.
+    """Browse sweeps in MLflow's web interface.
 
-    Prints the address of the page, and serves it unless that is done already.
+    Print the address of the page of the sweep NAME, or of all sweeps on the newest sweep's data. Start
+    MLflow's server unless it is running already.
     """
     from convene.storage import Storage
     from convene.tracking.ui_server import Server
@@ -30,5 +33,5 @@ def ui(name: str | None, host: str, port: int, allowed_hosts: str, storage: str,
     if as_json:
         print_json({"url": server.url, "tracking_uri": server.tracking_uri})
     else:
-        click.echo(server.url + ("  (Ctrl-C ends it)" if server.must_start else ""))
+        click.echo(server.url + ("  (Ctrl-C to stop)" if server.must_start else ""))
     server.serve()
