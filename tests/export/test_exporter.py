@@ -47,7 +47,7 @@ CARD = ModelCard(
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Networks as small as these are slower with more."""
+    """Use one thread, because networks this small are slower with more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -60,13 +60,13 @@ def pixels():
 
 
 def network(seed, shape=(1, 8, 8), mean=((70.0,),), **config):
-    """Small, with running statistics unlike those of a new network."""
+    """Return a small network whose running statistics differ from a new one's."""
     torch.manual_seed(seed)
     config = {"width": 4, "depth": 1} | config
     deviation = np.full((1, 1, 1), 90, np.float32)
-    made = ConvNet(NetworkConfig(**config), shape, len(CLASSES), np.float32([mean]), deviation)
-    made.train()(torch.randint(0, 256, (16, *shape), dtype=torch.uint8))
-    return made
+    convnet = ConvNet(NetworkConfig(**config), shape, len(CLASSES), np.float32([mean]), deviation)
+    convnet.train()(torch.randint(0, 256, (16, *shape), dtype=torch.uint8))
+    return convnet
 
 
 def write(ensemble, pixels, folder):
@@ -92,7 +92,7 @@ def run_onnx(folder, pixels):
     return session.run(["logits", "probabilities"], {"images": pixels})
 
 
-def run_live(ensemble, pixels):
+def run_original(ensemble, pixels):
     with torch.inference_mode():
         return [output.numpy() for output in ensemble(torch.tensor(pixels))]
 
@@ -122,21 +122,21 @@ def test_logits_are_the_weighted_mean_and_probabilities_their_softmax(weights):
     assert torch.allclose(probabilities, torch.softmax(logits, dim=1))
 
 
-# What is written.
+# The files.
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 7])
-def test_all_three_agree_for_any_batch_size(folder, ensemble, pixels, batch):
+def test_files_and_networks_agree_for_any_batch_size(folder, ensemble, pixels, batch):
     batch = pixels[:batch]
     program = torch.export.load(folder / "model.pt2").module()
-    live = run_live(ensemble, batch)
+    expected = run_original(ensemble, batch)
     for found in (run_onnx(folder, batch), [output.numpy() for output in program(torch.tensor(batch))]):
-        for ours, theirs in zip(live, found, strict=True):
+        for ours, theirs in zip(expected, found, strict=True):
             assert theirs.shape == (len(batch), len(CLASSES))
             np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
-def test_the_file_honours_the_weights(folder, ensemble, pixels):
+def test_the_onnx_file_applies_the_weights(folder, ensemble, pixels):
     first, second = (member(torch.tensor(pixels)).detach().numpy() for member in ensemble.members)
     np.testing.assert_allclose(run_onnx(folder, pixels)[0], (3 * first + second) / 4, atol=1e-5)
     assert np.abs(first - second).max() > 0.1
@@ -161,17 +161,17 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 def test_every_kind_of_network_agrees(variant, tmp_path):
-    # As training leaves it: in training mode, with channels last.
+    # In training mode with channels last, as after training.
     ensemble = AveragedLogits([network(0, **variant).to(**CHANNELS_LAST)], [1.0])
     pixels = np.random.default_rng(0).integers(0, 256, (9, *variant.get("shape", (1, 8, 8))), dtype=np.uint8)
     agreement = write(ensemble, pixels, tmp_path / "export")
     assert max(agreement.onnx, agreement.pt2) <= agreement.tolerance
     np.testing.assert_allclose(
-        run_onnx(tmp_path / "export", pixels)[0], run_live(ensemble.eval(), pixels)[0], atol=1e-4
+        run_onnx(tmp_path / "export", pixels)[0], run_original(ensemble.eval(), pixels)[0], atol=1e-4
     )
 
 
-def test_the_ensemble_is_left_as_it_was_and_nothing_is_said(pixels, tmp_path, capfd, caplog):
+def test_the_ensemble_is_not_changed_and_nothing_is_logged(pixels, tmp_path, capfd, caplog):
     ensemble = AveragedLogits([network(0).to(**CHANNELS_LAST)], [1.0]).train()
     before = {name: value.clone() for name, value in ensemble.state_dict().items()}
     with caplog.at_level(logging.WARNING):
@@ -200,9 +200,9 @@ def test_the_manifest_describes_every_other_file(folder, pixels):
 
 
 @pytest.mark.parametrize(
-    ("reads", "expected"), [(1, "read once, for this score"), (3, "read 3 times for this sweep")]
+    ("reads", "expected"), [(1, "was read once."), (3, "was read 3 times in this sweep.")]
 )
-def test_the_model_card_says_what_was_measured(reads, expected):
+def test_the_model_card_contains_the_scores(reads, expected):
     agreement = verification.Agreement(101, 1e-7, 0.0, 1e-4)
     text = readme(replace(CARD, test_reads=reads), CLASSES, (1, 8, 8), agreement)
     for part in [
@@ -215,7 +215,7 @@ def test_the_model_card_says_what_was_measured(reads, expected):
         assert part in text
 
 
-def test_the_onnx_file_is_whole_and_of_standard_operators(folder):
+def test_the_onnx_file_is_self_contained_and_uses_standard_operators(folder):
     model = onnx.load(folder / "model.onnx", load_external_data=False)
     assert not any(tensor.external_data for tensor in model.graph.initializer)
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", exporter.OPSET)]
@@ -225,7 +225,7 @@ def test_the_onnx_file_is_whole_and_of_standard_operators(folder):
     onnx.checker.check_model(model, full_check=True)
 
 
-def test_nothing_is_pickled_and_no_path_of_this_machine_is_told(folder):
+def test_no_file_contains_a_pickle_or_a_path_of_this_machine(folder):
     with zipfile.ZipFile(folder / "model.pt2") as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}
     (samples,) = (name for name in contents if "sample_inputs" in name)
@@ -238,7 +238,7 @@ def test_nothing_is_pickled_and_no_path_of_this_machine_is_told(folder):
         assert str(Path(exporter.__file__).parents[2]).encode() not in content, name
 
 
-def test_what_the_model_card_tells_to_run_runs_without_this_package(folder):
+def test_the_code_in_the_model_card_runs_without_this_package(folder):
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert [len(block.splitlines()) for block in blocks] == [5, 5]
     program = (
@@ -252,12 +252,12 @@ def test_what_the_model_card_tells_to_run_runs_without_this_package(folder):
     assert re.findall(r"\d+", onnx_line)[0] == re.findall(r"\d+", torch_line)[0]
 
 
-# When it goes wrong.
+# Failures.
 
 
 @pytest.fixture
-def older(folder, tmp_path):
-    """An export that is there already."""
+def earlier(folder, tmp_path):
+    """Return the folder of an earlier export."""
     shutil.copytree(folder, tmp_path / "export")
     return tmp_path / "export"
 
@@ -268,10 +268,10 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def wrong_program(ensemble):
-    """As near to the right one as a mistake can be."""
+    """Return a program that differs from the right one by a small error."""
     other = AveragedLogits(list(ensemble.members), [3.0, 1.01])
     with exporter._quiet_exporters():
-        return exporter._program(exporter._evaluated(other), (1, 8, 8))
+        return exporter._program(exporter._evaluation_copy(other), (1, 8, 8))
 
 
 @pytest.mark.parametrize(
@@ -281,39 +281,39 @@ def wrong_program(ensemble):
         ("_save_pt2", "new", "PyTorch's exported program disagrees"),
     ],
 )
-def test_a_file_that_computes_something_else_is_refused(
-    saver, target, message, ensemble, pixels, older, wrong_program, monkeypatch
+def test_a_file_that_computes_something_else_is_rejected(
+    saver, target, message, ensemble, pixels, earlier, wrong_program, monkeypatch
 ):
     save = getattr(exporter, saver)
     monkeypatch.setattr(exporter, saver, lambda program, path: save(wrong_program, path))
-    before = contents(older.parent)
+    before = contents(earlier.parent)
     with pytest.raises(WorkError, match=rf"{message}.*differ by up to .* is allowed"):
-        write(ensemble, pixels, older.parent / target)
-    assert contents(older.parent) == before
+        write(ensemble, pixels, earlier.parent / target)
+    assert contents(earlier.parent) == before
 
 
-def test_a_full_disk_leaves_the_older_export(ensemble, pixels, older, monkeypatch):
+def test_a_full_disk_leaves_the_earlier_export(ensemble, pixels, earlier, monkeypatch):
     def full(program, path):
         path.write_bytes(b"a part")
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(exporter, "_save_pt2", full)
-    before = contents(older.parent)
+    before = contents(earlier.parent)
     with pytest.raises(WorkError, match=r"could not write .*No space left"):
-        write(ensemble, pixels, older)
-    assert contents(older.parent) == before
+        write(ensemble, pixels, earlier)
+    assert contents(earlier.parent) == before
 
 
-def test_an_older_export_is_replaced(pixels, older):
-    (older / "README.md").unlink()
-    write(AveragedLogits([network(5)], [1.0]), pixels[:3], older)
-    assert [path.name for path in older.parent.iterdir()] == ["export"]
-    assert json.loads((older / "manifest.json").read_text())["agreement"]["examples"] == 3
-    assert {path.name for path in older.iterdir()} == FILES
+def test_an_earlier_export_is_replaced(pixels, earlier):
+    (earlier / "README.md").unlink()
+    write(AveragedLogits([network(5)], [1.0]), pixels[:3], earlier)
+    assert [path.name for path in earlier.parent.iterdir()] == ["export"]
+    assert json.loads((earlier / "manifest.json").read_text())["agreement"]["examples"] == 3
+    assert {path.name for path in earlier.iterdir()} == FILES
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "manifest.json/notes.txt"])
-def test_a_folder_of_something_else_is_not_replaced(name, ensemble, pixels, tmp_path):
+def test_a_folder_with_other_files_is_not_replaced(name, ensemble, pixels, tmp_path):
     note = tmp_path / name
     note.parent.mkdir(exist_ok=True)
     note.write_text("mine")
@@ -323,13 +323,13 @@ def test_a_folder_of_something_else_is_not_replaced(name, ensemble, pixels, tmp_
     assert note.read_text() == "mine"
 
 
-def test_a_folder_below_a_file_is_refused(ensemble, pixels, tmp_path):
+def test_a_folder_below_a_file_is_rejected(ensemble, pixels, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="cannot write"):
         write(ensemble, pixels, tmp_path / "file" / "export")
 
 
-def test_the_proof_needs_an_image_and_a_name_for_each_logit(ensemble, pixels, tmp_path):
+def test_an_export_needs_an_image_and_a_name_for_each_logit(ensemble, pixels, tmp_path):
     with pytest.raises(ValueError, match="at least one image"):
         write(ensemble, pixels[:0], tmp_path / "export")
     with pytest.raises(ValueError, match="2 class names for 10 logits"):
@@ -341,14 +341,14 @@ def test_the_proof_needs_an_image_and_a_name_for_each_logit(ensemble, pixels, tm
     ("examples", "sizes"),
     [(1, [1]), (2, [1, 1]), (7, [1, 6]), (256, [1, 255]), (257, [1, 255, 1]), (700, [1, 255, 256, 188])],
 )
-def test_the_proof_runs_batches_of_several_sizes(examples, sizes):
+def test_verification_runs_batches_of_several_sizes(examples, sizes):
     seen = []
 
     def runtime(batch):
         seen.append(len(batch))
         return np.zeros((len(batch), 2), np.float32), np.zeros((len(batch), 2), np.float32)
 
-    logits, _ = verification.outputs(runtime, np.zeros((examples, 1, 28, 28), np.uint8))
+    logits, _ = verification.run_batches(runtime, np.zeros((examples, 1, 28, 28), np.uint8))
     assert seen == sizes
     assert len(logits) == examples
 
@@ -356,7 +356,7 @@ def test_the_proof_runs_batches_of_several_sizes(examples, sizes):
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ([[1.0, 2.2]], "logits differ by up to 0.2, where 0.1"),
+        ([[1.0, 2.2]], "logits differ by up to 0.2, but only 0.1"),
         ([[1.0, float("nan")]], "logits differ by up to nan"),
         ([[1.0, 2.0]], None),
         ([[1.0, 2.09]], None),
@@ -367,31 +367,33 @@ def test_logits_must_agree_within_the_tolerance(found, message):
     same = np.array([[0.3, 0.7]], np.float32)
     if message:
         with pytest.raises(WorkError, match=message):
-            verification.largest_difference("Runtime", (found, same), (expected, same), 0.1)
+            verification.compare("Runtime", (found, same), (expected, same), 0.1)
     else:
-        difference = verification.largest_difference("Runtime", (found, same), (expected, same), 0.1)
+        difference = verification.compare("Runtime", (found, same), (expected, same), 0.1)
         assert difference == pytest.approx(float(np.abs(found - expected).max()))
 
 
 @pytest.mark.parametrize(
-    ("expected", "found", "refused"),
+    ("expected", "found", "rejected"),
     [([1.0, 1.09], [1.05, 1.04], False), ([1.0, 1.15], [1.1, 1.05], True), ([1.1, 1.1], [1.0, 1.1], False)],
 )
-def test_another_class_is_allowed_only_where_the_first_two_are_within_the_tolerance(expected, found, refused):
+def test_another_class_is_allowed_only_if_the_top_two_logits_are_within_the_tolerance(
+    expected, found, rejected
+):
     expected, found = np.array([expected], np.float32), np.array([found], np.float32)
     same = np.array([[0.5, 0.5]], np.float32)
-    if refused:
+    if rejected:
         with pytest.raises(WorkError, match="another class"):
-            verification.largest_difference("Runtime", (found, same), (expected, same), 0.125)
+            verification.compare("Runtime", (found, same), (expected, same), 0.125)
     else:
-        verification.largest_difference("Runtime", (found, same), (expected, same), 0.125)
+        verification.compare("Runtime", (found, same), (expected, same), 0.125)
 
 
 # The copy.
 
 
 @pytest.mark.parametrize("prepare", [lambda path: None, lambda path: path.mkdir(parents=True)])
-def test_a_copy_is_the_same_in_a_new_or_empty_folder(folder, tmp_path, prepare):
+def test_a_copy_into_a_new_or_empty_folder_is_identical(folder, tmp_path, prepare):
     destination = tmp_path / "some" / "where"
     prepare(destination)
     assert exporter.copy(folder, destination) == destination
@@ -399,7 +401,7 @@ def test_a_copy_is_the_same_in_a_new_or_empty_folder(folder, tmp_path, prepare):
     assert [path.name for path in destination.parent.iterdir()] == ["where"]
 
 
-def test_a_copy_into_a_used_folder_is_refused(folder, tmp_path):
+def test_a_copy_into_a_folder_with_files_is_rejected(folder, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for destination in (tmp_path, tmp_path / "notes.txt", folder):
         with pytest.raises(InputError, match="exists and is not empty"):
@@ -411,15 +413,15 @@ def test_a_copy_into_a_used_folder_is_refused(folder, tmp_path):
 
 @pytest.mark.parametrize("empty", [False, True])
 @pytest.mark.parametrize("name", ["model.onnx", "model.pt2", "README.md"])
-def test_a_damaged_file_is_not_copied(older, tmp_path, name, empty):
-    damaged = bytearray((older / name).read_bytes())
+def test_a_damaged_file_is_not_copied(earlier, tmp_path, name, empty):
+    damaged = bytearray((earlier / name).read_bytes())
     damaged[len(damaged) // 2] ^= 1
-    (older / name).write_bytes(damaged)
+    (earlier / name).write_bytes(damaged)
     destination = tmp_path / "copy"
     if empty:
         destination.mkdir()
-    with pytest.raises(WorkError, match=rf"{re.escape(name)}: not the file that was exported"):
-        exporter.copy(older, destination)
+    with pytest.raises(WorkError, match=rf"{re.escape(name)}: not the exported file"):
+        exporter.copy(earlier, destination)
     assert {path.name for path in tmp_path.iterdir()} == {"export", *(["copy"] if empty else [])}
     assert not empty or not list(destination.iterdir())
 

@@ -73,7 +73,7 @@ def test_one_image_is_enough(exported, images):
     assert list(frame["file"]) == ["3.png"]
 
 
-def test_it_takes_neither_torch_nor_ray_nor_mlflow(exported, images):
+def test_prediction_imports_neither_torch_nor_ray_nor_mlflow(exported, images):
     program = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -92,7 +92,7 @@ def test_it_takes_neither_torch_nor_ray_nor_mlflow(exported, images):
     ("shape", "expected"),
     [((1, 8, 8), 256), ((1, 28, 28), 256), ((3, 224, 224), 20), ((3, 1024, 1024), 1), ((3, 4096, 4096), 1)],
 )
-def test_large_images_run_a_few_at_a_time(shape, expected):
+def test_large_images_run_in_small_batches(shape, expected):
     assert batch_size(shape) == expected
 
 
@@ -117,10 +117,10 @@ DAMAGES = [
     (shutil.rmtree, "export: no such folder"),
     (
         lambda folder: (folder / "manifest.json").unlink(),
-        r"not an exported ensemble: it has no manifest\.json",
+        r"not an exported ensemble: manifest\.json is missing",
     ),
-    (lambda folder: (folder / "model.onnx").unlink(), r"not a complete export: model\.onnx missing"),
-    (lambda folder: (folder / "model.pt2").unlink(), r"not a complete export: model\.pt2 missing"),
+    (lambda folder: (folder / "model.onnx").unlink(), r"incomplete export, without model\.onnx"),
+    (lambda folder: (folder / "model.pt2").unlink(), r"incomplete export, without model\.pt2"),
     (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json: not JSON"),
     (lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe"), r"manifest\.json: not JSON"),
     (lambda folder: (folder / "manifest.json").write_text("[1]"), r"manifest\.json: content: "),
@@ -128,17 +128,17 @@ DAMAGES = [
     (edit(format="1"), r"manifest\.json: format: "),
     (edit(classes=[]), r"manifest\.json: classes: "),
     (edit(classes=["a", 2]), r"manifest\.json: classes\.1: "),
-    (edit(classes=["a", "b"]), r"2 classes of images \(1, 8, 8\), but model\.onnx has 10 of"),
+    (edit(classes=["a", "b"]), r"2 classes and images of shape \(1, 8, 8\), but model\.onnx has 10 classes"),
     (edit(image_shape=[1, 8]), r"manifest\.json: image_shape"),
-    (edit(image_shape=[1, 9, 9]), r"of images \(1, 9, 9\), but .* \(1, 8, 8\)"),
-    (edit(files={}), r"model\.onnx: not the file that manifest\.json describes"),
+    (edit(image_shape=[1, 9, 9]), r"of shape \(1, 9, 9\), but .* \(1, 8, 8\)"),
+    (edit(files={}), r"model\.onnx: does not match manifest\.json"),
     (edit(files={"../model.onnx": "0"}), r"manifest\.json: files.*not the name of a file"),
-    (flip, r"model\.onnx: not the file that manifest\.json describes"),
+    (flip, r"model\.onnx: does not match manifest\.json"),
 ]
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
-def test_what_is_wrong_with_a_folder_is_said_at_once(damage, message, exported, images, tmp_path):
+def test_a_damaged_export_is_reported_at_once(damage, message, exported, images, tmp_path):
     folder = tmp_path / "export"
     shutil.copytree(exported, folder)
     damage(folder)
@@ -146,14 +146,14 @@ def test_what_is_wrong_with_a_folder_is_said_at_once(damage, message, exported, 
         predict(folder, images)
 
 
-def test_images_that_are_not_there_are_said_at_once(exported, tmp_path):
+def test_missing_images_are_reported_at_once(exported, tmp_path):
     with pytest.raises(InputError, match="no images"):
         predict(exported, tmp_path)
     with pytest.raises(InputError, match="nowhere"):
         predict(exported, tmp_path / "nowhere")
 
 
-def test_what_a_newer_writer_adds_is_ignored(exported, tmp_path):
+def test_unknown_keys_of_a_manifest_are_ignored(exported, tmp_path):
     folder = tmp_path / "export"
     shutil.copytree(exported, folder)
     edit(colour="blue")(folder)
@@ -167,9 +167,9 @@ READERS = {"table.csv": pd.read_csv, "table.parquet": pd.read_parquet, "TABLE.CS
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_table_is_read_back_as_it_was(name, exported, images, tmp_path):
+def test_a_table_can_be_read_back(name, exported, images, tmp_path):
     expected = pd.concat(predict(exported, images), ignore_index=True)
-    (tmp_path / name).write_text("an older one")
+    (tmp_path / name).write_text("an earlier file")
     assert write_table(predict(exported, images, chunk=2), tmp_path / name) == 7
     assert [path.name for path in tmp_path.iterdir()] == [name]
     found = READERS[name](tmp_path / name)
@@ -180,7 +180,7 @@ def test_a_table_is_read_back_as_it_was(name, exported, images, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
-def test_names_of_any_kind_are_kept_and_a_table_may_be_empty(name, tmp_path):
+def test_any_file_name_is_kept_and_a_table_may_be_empty(name, tmp_path):
     files = ["a,b.png", 'a"b.png', "a\nb.png", "ä/é.png", ""]
     frame = pd.DataFrame(
         {"file": files, "label": CLASSES[:5], "probability": np.float32([0.1, 0.2, 0, 1, 1])}
@@ -203,15 +203,15 @@ def test_names_of_any_kind_are_kept_and_a_table_may_be_empty(name, tmp_path):
         (PermissionError(13, "Permission denied"), InputError),
     ],
 )
-def test_a_table_that_is_not_finished_does_not_appear(name, failure, expected, tmp_path):
+def test_an_unfinished_table_does_not_appear(name, failure, expected, tmp_path):
     def frames():
         yield pd.DataFrame({"file": ["a"], "label": ["b"], "probability": np.float32([1])})
         raise failure
 
-    (tmp_path / name).write_text("an older one")
+    (tmp_path / name).write_text("an earlier file")
     with pytest.raises(expected, match=str(failure.args[-1])):
         write_table(frames(), tmp_path / name)
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["an older one"]
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["an earlier file"]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_table_that_is_not_finished_does_not_appear(name, failure, expected, t
         ("folder.csv", "is a folder"),
     ],
 )
-def test_a_place_where_no_table_can_be_is_refused_before_any_work(name, message, tmp_path):
+def test_an_impossible_table_path_is_rejected_before_any_work(name, message, tmp_path):
     (tmp_path / "folder.csv").mkdir()
 
     def frames():

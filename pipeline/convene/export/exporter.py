@@ -1,4 +1,4 @@
-"""An ensemble as one folder that runs without this project, proven against the networks it was made from."""
+"""Export of an ensemble as a folder that runs without Convene, verified against the original networks."""
 
 import copy as copying
 import io
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from convene.errors import InputError, WorkError
 from convene.export.inference import FORMAT, INPUT, MANIFEST, ONNX_FILE, OUTPUTS, file_sha256, read_manifest
 from convene.export.model_card import ModelCard, readme
-from convene.export.verification import PT2_FILE, Agreement, in_format, verify
+from convene.export.verification import PT2_FILE, Agreement, to_memory_format, verify
 
-# PyTorch is imported where it is used: `copy` needs none of it.
+# PyTorch is imported where it is used: `copy` does not need it.
 if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CARD_FILE = "README.md"
 OPSET = 20
-"""Of the ONNX file: the first with a GELU of its own. ONNX Runtime reads such files from 1.18 (May 2024)."""
+"""ONNX operator set: the first with a GELU operator. ONNX Runtime reads it from 1.18 (May 2024)."""
 
 
 def write(
@@ -41,160 +41,161 @@ def write(
     card: ModelCard,
     folder: Path,
 ) -> Agreement:
-    """Writes `model.onnx`, `model.pt2`, `manifest.json` and `README.md`, and proves both models.
+    """Write `model.onnx`, `model.pt2`, `manifest.json` and `README.md`, and verify both models.
 
-    The files as reloaded from disk and the live networks run over all `pixels`, in batches of several sizes;
-    their logits must agree and their classes be the same. The folder appears when that is done, in place
-    of an older export; before that nothing is seen of it. The ensemble itself is left as it is.
+    The models as reloaded from disk and the original networks run on all `pixels`, in batches of several
+    sizes. Their logits must agree, and their classes must be the same. Only then does the folder appear, in
+    place of any earlier export. The ensemble itself is not changed.
 
     Args:
-        ensemble: on any device, in any mode and memory format; exported on the CPU for evaluation.
-        classes: names, in the order of the logits.
+        ensemble: on any device, in any mode and memory format; the export runs on the CPU in evaluation mode.
+        classes: class names, in the order of the logits.
         pixels: at least one image, [example, channel, height, width].
-        card: what `README.md` and the manifest tell about it.
-        folder: new, empty or an earlier export.
+        card: content of `README.md` and the manifest.
+        folder: a new or empty folder, or an earlier export.
 
     Raises:
-        ValueError: if there are no pixels, or not one class name for each logit.
-        InputError: if the folder holds anything but an export, or may not be written to.
+        ValueError: if there are no pixels, or the number of class names differs from the number of logits.
+        InputError: if the folder contains anything but an export, or cannot be written to.
         WorkError: if a model cannot be exported or disagrees with the networks, or the disk is full.
     """
     if len(pixels) == 0:
-        raise ValueError("pixels: the proof needs at least one image")
+        raise ValueError("pixels: verification needs at least one image")
     folder = folder.absolute()
-    if folder.exists() and not _is_free(folder) and not _is_export(folder):
-        raise InputError(f"{folder}: holds something that is not an export; name another folder")
-    live = _evaluated(ensemble)
-    if (found := _class_count(live, pixels.shape[1:])) != len(classes):
-        raise ValueError(f"{len(classes)} class names for {found} logits")
-    with _draft(folder.parent, folder) as draft:
-        _write_models(live, pixels.shape[1:], draft)
-        agreement = verify(live, pixels, draft)
+    if folder.exists() and not _is_empty_folder(folder) and not _is_export(folder):
+        raise InputError(f"{folder}: contains files that are not an export; choose another folder")
+    original = _evaluation_copy(ensemble)
+    if (logit_count := _logit_count(original, pixels.shape[1:])) != len(classes):
+        raise ValueError(f"{len(classes)} class names for {logit_count} logits")
+    with _staging_folder(folder.parent, folder) as staging:
+        _write_models(original, pixels.shape[1:], staging)
+        agreement = verify(original, pixels, staging)
         image_shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
-        (draft / CARD_FILE).write_text(readme(card, classes, image_shape, agreement), encoding="utf-8")
-        manifest = _manifest(card, classes, image_shape, agreement, draft)
-        (draft / MANIFEST).write_text(manifest, encoding="utf-8")
-        _replace(folder, draft)
+        (staging / CARD_FILE).write_text(readme(card, classes, image_shape, agreement), encoding="utf-8")
+        manifest = _manifest(card, classes, image_shape, agreement, staging)
+        (staging / MANIFEST).write_text(manifest, encoding="utf-8")
+        _replace(folder, staging)
     return agreement
 
 
 def copy(source: Path, destination: Path) -> Path:
-    """Copies an exported folder, each file checked against its SHA-256, and returns the copy's absolute path.
+    """Copy an export, check each file against its SHA-256, and return the copy's absolute path.
 
-    Nothing is left at the destination unless all of it is there and right.
+    The destination holds either a complete and correct copy or nothing.
 
     Args:
         source: an exported folder.
-        destination: a new folder, whose parents are made, or an empty one.
+        destination: an empty folder, or a new one, whose parents are created.
 
     Raises:
         InputError: if the source is not a complete export, or the destination is not empty or not writable.
-        WorkError: if a file is not the one that was exported, or the disk is full.
+        WorkError: if a file differs from the exported one, or the disk is full.
     """
     manifest = read_manifest(source)
     destination = destination.absolute()
-    empty = destination.exists()
-    if empty and not _is_free(destination):
-        raise InputError(f"{destination}: exists and is not empty; name a new or an empty folder")
-    # An empty folder may be a mount, which cannot be replaced, in a parent that may not be written to.
-    with _draft(destination if empty else destination.parent, destination) as draft:
+    exists = destination.exists()
+    if exists and not _is_empty_folder(destination):
+        raise InputError(f"{destination}: exists and is not empty; choose a new or empty folder")
+    # An empty folder may be a mount point, which cannot be replaced, in a parent that is not writable.
+    with _staging_folder(destination if exists else destination.parent, destination) as staging:
         for name, sha256 in manifest.files.items():
-            shutil.copyfile(source / name, draft / name)
-            if file_sha256(draft / name) != sha256:
-                raise WorkError(f"{source / name}: not the file that was exported: its SHA-256 differs")
-        shutil.copyfile(source / MANIFEST, draft / MANIFEST)
-        if empty:
+            shutil.copyfile(source / name, staging / name)
+            if file_sha256(staging / name) != sha256:
+                raise WorkError(f"{source / name}: not the exported file: its SHA-256 differs")
+        shutil.copyfile(source / MANIFEST, staging / MANIFEST)
+        if exists:
             # The manifest comes last: a folder without it is not an export.
             for name in [*manifest.files, MANIFEST]:
-                (draft / name).rename(destination / name)
+                (staging / name).rename(destination / name)
         else:
-            draft.rename(destination)
+            staging.rename(destination)
     return destination
 
 
-def _is_free(folder: Path) -> bool:
+def _is_empty_folder(folder: Path) -> bool:
     return folder.is_dir() and not any(folder.iterdir())
 
 
 def _is_export(folder: Path) -> bool:
-    """Whether nothing would be lost but an export, be it damaged."""
+    """Return whether a folder contains nothing but an export, which may be damaged."""
     known = {MANIFEST, CARD_FILE, PT2_FILE, ONNX_FILE, f"{ONNX_FILE}.data"}
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return MANIFEST in names and names <= known
 
 
 @contextmanager
-def _draft(home: Path, target: Path) -> Iterator[Path]:
-    """A new hidden folder in `home`, removed at the end unless it was renamed."""
-    draft = home / f".{target.name}-{secrets.token_hex(4)}"
+def _staging_folder(parent: Path, target: Path) -> Iterator[Path]:
+    """Yield a new hidden folder in `parent`, and remove it afterwards unless it was renamed."""
+    staging = parent / f".{target.name}-{secrets.token_hex(4)}"
     try:
-        draft.mkdir(parents=True)
-        yield draft
+        staging.mkdir(parents=True)
+        yield staging
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise InputError(f"cannot write {target}: {error.strerror} ({error.filename})") from error
     except OSError as error:
-        raise WorkError(f"could not write {target}: {error}; nothing of it is left") from error
+        raise WorkError(f"could not write {target}: {error}; partial files were removed") from error
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _replace(folder: Path, draft: Path) -> None:
-    """Puts the draft in the folder's place; the old one goes only then."""
+def _replace(folder: Path, staging: Path) -> None:
+    """Move the staging folder to its place. An older export is deleted only after that."""
     if not folder.exists():
-        draft.rename(folder)
+        staging.rename(folder)
         return
-    old = draft.with_name(f"{draft.name}-old")
+    old = staging.with_name(f"{staging.name}-old")
     folder.rename(old)
     try:
-        draft.rename(folder)
+        staging.rename(folder)
     except OSError:
         old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _evaluated(ensemble: "AveragedLogits") -> "nn.Module":
-    """A copy to evaluate on the CPU: the caller goes on with its own mode, device and memory format."""
+def _evaluation_copy(ensemble: "AveragedLogits") -> "nn.Module":
+    """Return a copy in evaluation mode on the CPU, so that the caller's ensemble is not changed."""
     import torch
 
-    live = copying.deepcopy(ensemble).cpu().eval().requires_grad_(False)
-    return in_format(live, torch.channels_last)  # three times as fast as contiguous weights
+    original = copying.deepcopy(ensemble).cpu().eval().requires_grad_(False)
+    return to_memory_format(original, torch.channels_last)  # three times as fast as contiguous weights
 
 
-def _class_count(live: "nn.Module", image_shape: tuple[int, ...]) -> int:
+def _logit_count(original: "nn.Module", image_shape: tuple[int, ...]) -> int:
     import torch
 
     with torch.inference_mode():
-        logits, _ = live(torch.zeros((1, *image_shape), dtype=torch.uint8))
+        logits, _ = original(torch.zeros((1, *image_shape), dtype=torch.uint8))
     return int(logits.shape[1])
 
 
-def _write_models(live: "nn.Module", image_shape: tuple[int, ...], folder: Path) -> None:
+def _write_models(original: "nn.Module", image_shape: tuple[int, ...], folder: Path) -> None:
     import onnx
     import torch
 
     with _quiet_exporters():
-        program = _program(live, image_shape)
+        program = _program(original, image_shape)
         _save_pt2(program, folder / PT2_FILE)
         try:
             _save_onnx(program, folder / ONNX_FILE)
         except (torch.onnx.OnnxExporterError, onnx.checker.ValidationError) as error:
-            raise WorkError(f"the ensemble cannot be written as ONNX: {error}") from error
+            raise WorkError(f"the ensemble cannot be exported as ONNX: {error}") from error
 
 
-def _program(live: "nn.Module", image_shape: tuple[int, ...]) -> "ExportedProgram":
-    """The computation without Python code, for any number of images."""
+def _program(original: "nn.Module", image_shape: tuple[int, ...]) -> "ExportedProgram":
+    """Return the computation without Python code, for any batch size."""
     import torch
 
-    # The archive warns about weights in any other format; a reader changes it back with `to`.
-    plain = in_format(copying.deepcopy(live), torch.contiguous_format)
-    # Two examples: a dimension of 1 would be taken as fixed.
+    # The archive warns about weights in other formats; a reader can convert them with `to`.
+    contiguous = to_memory_format(copying.deepcopy(original), torch.contiguous_format)
+    # Two examples, because a dimension of 1 would be treated as fixed.
     pixels = torch.zeros((2, *image_shape), dtype=torch.uint8)
-    program = torch.export.export(plain, (pixels,), dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}})
-    # Example inputs are the one thing that the archive would pickle.
+    dynamic_shapes = {"pixels": {0: torch.export.Dim("batch")}}
+    program = torch.export.export(contiguous, (pixels,), dynamic_shapes=dynamic_shapes)
+    # Example inputs are the only part of the archive that would be pickled.
     program.example_inputs = None
     for node in program.graph.nodes:
-        # Traces tell file names of the machine that exported, to nobody's use.
+        # Stack traces contain file names of this machine, and are of no use.
         node.meta.pop("stack_trace", None)
     return program
 
@@ -202,7 +203,7 @@ def _program(live: "nn.Module", image_shape: tuple[int, ...]) -> "ExportedProgra
 def _save_pt2(program: "ExportedProgram", path: Path) -> None:
     import torch
 
-    # In memory first: PyTorch's own writer ends the process when the disk is full.
+    # In memory first: PyTorch's file writer ends the process when the disk is full.
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     path.write_bytes(buffer.getbuffer())
@@ -221,14 +222,14 @@ def _save_onnx(program: "ExportedProgram", path: Path) -> None:
         dynamo=True,
         verbose=False,
     )
-    assert converted is not None  # None is for the old exporter
+    assert converted is not None  # only the old exporter returns None
     converted.save(path)
     onnx.checker.check_model(path, full_check=True)
 
 
 @contextmanager
 def _quiet_exporters() -> Iterator[None]:
-    """Without what the exporters say to their own developers, and with everything else."""
+    """Suppress messages of the exporters that concern only their developers."""
     registry = logging.getLogger("torch.onnx._internal.exporter._registration")
 
     def needed(record: logging.LogRecord) -> bool:
@@ -237,7 +238,7 @@ def _quiet_exporters() -> Iterator[None]:
     registry.addFilter(needed)
     try:
         with warnings.catch_warnings():
-            # PyTorch 2.13 copies tree specifications by a way that it deprecates itself.
+            # PyTorch 2.13 uses a function that it deprecates itself.
             warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
             yield
     finally:
@@ -251,6 +252,7 @@ def _manifest(
     agreement: Agreement,
     folder: Path,
 ) -> str:
+    """Return the manifest as JSON, with the SHA-256 of every file that the folder has so far."""
     content = {
         "format": FORMAT,
         "classes": classes,

@@ -1,4 +1,4 @@
-"""What people should know of an exported ensemble, and the page that tells it."""
+"""The model card of an exported ensemble."""
 
 import json
 from collections.abc import Mapping
@@ -6,75 +6,76 @@ from dataclasses import dataclass
 
 from convene.export.inference import INPUT, MANIFEST, ONNX_FILE, OUTPUTS
 from convene.export.verification import PT2_FILE, Agreement
-from convene.formatting import interval, percent
+from convene.formatting import interval, percent, plural
 from convene.records.result import ScoredMember
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What people should know of the ensemble. Accuracies are shares, 0 to 1."""
+    """The content of a model card. Accuracies are fractions, 0 to 1."""
 
     name: str
-    """Of the sweep."""
+    """Name of the sweep."""
     dataset: str
     """Name of the data set."""
     source: str
-    """Where the data set came from."""
+    """Origin of the data set."""
     fingerprint: str
     """SHA-256 over class names and splits."""
     test_sha256: str
-    """Of the test images and labels."""
+    """SHA-256 of the test images and labels."""
     test_reads: int
-    """How often the test set was opened for this sweep, this time included."""
+    """Openings of the test set for this sweep, including this one."""
     valid_accuracy: float
     test_accuracy: float
     test_interval: tuple[float, float]
-    """Low and high end of the 95 % interval of `test_accuracy`."""
+    """95 % interval of `test_accuracy`: low and high."""
     best_single_test_accuracy: float
-    """Of the network that is best on the validation images."""
+    """Test accuracy of the best network on the validation images."""
     members: tuple[ScoredMember, ...]
     versions: Mapping[str, str]
-    """Of the packages that trained it, by name."""
+    """Versions of the packages that trained the networks, by name."""
 
 
 def readme(
     card: ModelCard, classes: tuple[str, ...], image_shape: tuple[int, int, int], agreement: Agreement
 ) -> str:
-    """The model card, in Markdown."""
+    """Return the model card in Markdown."""
     channels, height, width = image_shape
-    shown = ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
-    best = percent(card.best_single_test_accuracy)
-    reads = "once, for this score" if card.test_reads == 1 else f"{card.test_reads} times for this sweep"
+    names = ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
+    reads = "once" if card.test_reads == 1 else f"{card.test_reads} times in this sweep"
     members = "\n".join(
         f"| {member.trial} | {member.weight:.3f} | {percent(member.valid_accuracy)} "
         f"| {percent(member.test_accuracy)} |"
         for member in card.members
     )
-    made_by = ", ".join(f"{package} {version}" for package, version in card.versions.items())
+    versions = ", ".join(f"{package} {version}" for package, version in card.versions.items())
     return f"""# {card.name}
 
-An ensemble of {len(card.members)} convolutional networks for images of {len(classes)} classes: {shown}.
-It takes raw pixels (the normalisation is inside) and gives the weighted mean of the networks' logits.
+An ensemble of {plural(len(card.members), "convolutional network")} that classifies images into {len(classes)}
+classes: {names}.
 
-- Images: uint8, 0 to 255, [example, {channels}, {height}, {width}] ({"grey" if channels == 1 else "RGB"})
-- Answers: `logits` and `probabilities`, float32, [example, {len(classes)}], in the order of `{MANIFEST}`
-- Trained on {card.dataset}, from {card.source}; fingerprint `{card.fingerprint}`
+- Input `{INPUT}`: raw pixels, uint8, 0 to 255, [example, {channels}, {height}, {width}]
+  ({"greyscale" if channels == 1 else "RGB"}). The model normalises them itself.
+- Outputs `{OUTPUTS[0]}` (the weighted mean of the networks' logits) and `{OUTPUTS[1]}`: float32,
+  [example, {len(classes)}], with the classes in the order of `{MANIFEST}`.
+- Training data: {card.dataset}, from {card.source}; fingerprint `{card.fingerprint}`.
 
-## Score
+## Accuracy
 
-**{percent(card.test_accuracy)}** of the test images are named right
-(95 % interval {interval(card.test_interval)}).
-The network that was best in validation names {best} right on its own.
+- Test accuracy: **{percent(card.test_accuracy)}** (95 % interval {interval(card.test_interval)}).
+- Validation accuracy: {percent(card.valid_accuracy)}. The members were selected on the validation images, so
+  the test accuracy is the figure to trust.
+- Test accuracy of the best single network: {percent(card.best_single_test_accuracy)}.
 
 The test set (SHA-256 `{card.test_sha256}`) was read {reads}.
-Every read after the first is a chance to fit it. In validation the ensemble names
-{percent(card.valid_accuracy)} right; it was chosen by those images, so the test is what to trust.
+Scores after the first read may be optimistic.
 
-| trial | weight | validation | test |
+| trial | weight | validation accuracy | test accuracy |
 |---:|---:|---:|---:|
 {members}
 
-## Run it
+## Usage
 
 With ONNX Runtime:
 
@@ -96,18 +97,18 @@ logits, probabilities = model(images)
 print(probabilities.argmax(dim=1), probabilities.amax(dim=1))
 ```
 
-## Limits
+## Limitations
 
-- The score holds for images like those of {card.dataset}, at the same size and with the same channels.
-- Every image gets one of the classes above, also one that shows none of them.
-- A probability is the model's own belief; how often it is right was not measured here.
-- `{ONNX_FILE}` is the file that lasts. PyTorch may not read `{PT2_FILE}` in versions far from the one below.
+- The accuracy applies to images like those of {card.dataset}, with the same size and channels.
+- Every image gets one of the classes above, even if it shows none of them.
+- The probabilities are the model's own estimates. Their calibration was not measured here.
+- `{ONNX_FILE}` is the long-term format. Versions of PyTorch far from the one below may not read `{PT2_FILE}`.
 
-## Proof
+## Verification
 
-Both files were read back and run on {agreement.examples} test images beside the networks: the same classes,
-and logits that differ by at most {agreement.onnx:.2g} (ONNX Runtime) and {agreement.pt2:.2g} (PyTorch),
-where {agreement.tolerance:.2g} was allowed.
+Both files were reloaded and compared with the original networks on
+{plural(agreement.examples, "test image")}. The predicted classes are the same. The logits differ by at most
+{agreement.onnx:.2g} (ONNX Runtime) and {agreement.pt2:.2g} (PyTorch); {agreement.tolerance:.2g} was allowed.
 
-Made by {made_by}.
+Made with {versions}.
 """
