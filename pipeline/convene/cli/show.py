@@ -57,7 +57,7 @@ def show(name: str, kind: str | None, storage: str, as_json: bool, **options: An
 
     All images are validation images, or files given with --image. Pictures show the ensemble; filters and
     features show one network, by default the best single trial.
-    """
+    """  # noqa: D301  # click reads the backspace character
     _check_options(kind, options)
     if kind is None:
         from convene.records import listing

@@ -28,10 +28,10 @@ def rungs(space: SearchSpace) -> set[int]:
 
 def most_epochs(space: SearchSpace) -> int:
     """Return the largest number of epochs in the space."""
-    searched = space.searched.get("training.epochs")
-    if not searched:
+    parameter = space.searched.get("training.epochs")
+    if not parameter:
         return space.base.training.epochs
-    return int(max([*(searched.all_values or []), *searched.inactive_default("training.epochs")]))
+    return int(max([*(parameter.all_values or []), *parameter.inactive_default("training.epochs")]))
 
 
 def should_prune(value: float, others: Sequence[float], search: SearchConfig) -> bool:

@@ -48,7 +48,7 @@ class Sampler(BaseSampler):
         self._random = random.Random(seed)
         self._space = space
         self._shape_check = shape_check
-        self.given: Mapping[str, Any] = {}
+        self.fixed: Mapping[str, Any] = {}
         """Parameters that the next trial must have."""
         self._seen: set[int] = set()
         self._ended_keys: set[_Key] = set()
@@ -74,9 +74,9 @@ class Sampler(BaseSampler):
         tried = self._tried(study, trial)
         for _ in range(_OWN_TRIES):
             drawn = self._draw(self._sampler, study, trial)
-            if drawn.keys() <= self.given.keys() or (self._fits(drawn) and _key(drawn) not in tried):
+            if drawn.keys() <= self.fixed.keys() or (self._fits(drawn) and _key(drawn) not in tried):
                 return drawn
-        if (every := every_configuration(self._space, self.given, self._random)) is not None:
+        if (every := every_configuration(self._space, self.fixed, self._random)) is not None:
             fitting = (parameters for parameters in every if _key(parameters) not in tried)
             if untried := next(filter(self._fits, fitting), None):
                 return untried
@@ -122,23 +122,23 @@ class Sampler(BaseSampler):
     def _draw(self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> Parameters:
         """Return the given parameters, and the sampler's values for the others that apply."""
         if self._is_complete():
-            return self._space.active_parameters(self.given)
+            return self._space.active_parameters(self.fixed)
         together = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
-        together = {**together, **self.given}
+        together = {**together, **self.fixed}
         drawn: Parameters = {}
-        for name, searched in self._space.searched.items():
+        for name, parameter in self._space.searched.items():
             if not self._space.is_active(name, drawn):
                 continue
             drawn[name] = (
                 together[name]
                 if name in together
-                else sampler.sample_independent(study, trial, name, searched.distribution)
+                else sampler.sample_independent(study, trial, name, parameter.distribution)
             )
         return drawn
 
     def _is_complete(self) -> bool:
         """Return whether the given parameters leave nothing to draw."""
-        given = self._space.active_parameters(self.given)
+        given = self._space.active_parameters(self.fixed)
         return all(name in given or not self._space.is_active(name, given) for name in self._space.searched)
 
 
@@ -208,7 +208,7 @@ def _key(parameters: Mapping[str, Any]) -> _Key:
 def _tpe(space: SearchSpace, seed: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        conditional = any(searched.when for searched in space.searched.values())
+        conditional = any(parameter.when for parameter in space.searched.values())
         return TPESampler(seed=seed, multivariate=True, group=conditional)
 
 

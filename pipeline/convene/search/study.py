@@ -135,7 +135,7 @@ class Study:
     def ask(self) -> tuple[int, Configuration]:
         """Return a new trial's number and complete configuration."""
         first = self._space.try_first[len(self) :]
-        self._sampler.given = first[0] if first else {}
+        self._sampler.fixed = first[0] if first else {}
         with batched_writes(self._storage):
             trial = self._study.ask()
             self._own_trials += 1
@@ -155,7 +155,7 @@ class Study:
         """
         for frozen in self._own(OptunaState.RUNNING):
             if frozen.number not in self._open:
-                self._sampler.given = frozen.params
+                self._sampler.fixed = frozen.params
                 self._begin(optuna.Trial(self._study, frozen._trial_id))
                 self._reported[frozen.number] = max(_curve(frozen), default=0)
         return [
