@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from convene.export.inference import predict
     from convene.records.listing import list_sweeps
     from convene.records.result import SweepResult
-    from convene.sweep.recorded import export_ensemble, rebuild_ensemble, sync_sweep, write_report
+    from convene.sweep.recorded_sweep import export_ensemble, rebuild_ensemble, sync_sweep, write_report
     from convene.sweep.run import resume_sweep, run_sweep
 
 __all__ = [
@@ -42,13 +42,13 @@ _MODULES = {
     "SweepResult": "records.result",
     "WorkError": "errors",
     "predict": "export.inference",
-    "export_ensemble": "sweep.recorded",
+    "export_ensemble": "sweep.recorded_sweep",
     "list_sweeps": "records.listing",
-    "rebuild_ensemble": "sweep.recorded",
+    "rebuild_ensemble": "sweep.recorded_sweep",
     "resume_sweep": "sweep.run",
-    "sync_sweep": "sweep.recorded",
+    "sync_sweep": "sweep.recorded_sweep",
     "run_sweep": "sweep.run",
-    "write_report": "sweep.recorded",
+    "write_report": "sweep.recorded_sweep",
 }
 
 

@@ -20,6 +20,6 @@ def ensemble(name: str, size: int | None, rank_by: str | None, storage: str, as_
     Repeat the final stage of the sweep NAME on its stored logits: selection, scoring and export. This reads
     the test set again.
     """
-    from convene.sweep import recorded
+    from convene.sweep import recorded_sweep
 
-    print_result(recorded.rebuild_ensemble(name, storage=storage, size=size, rank_by=rank_by), as_json)
+    print_result(recorded_sweep.rebuild_ensemble(name, storage=storage, size=size, rank_by=rank_by), as_json)

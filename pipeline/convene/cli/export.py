@@ -17,9 +17,9 @@ def export(name: str, to: Path, storage: str, as_json: bool) -> None:
 
     NAME is the sweep. The hash of every file is checked.
     """
-    from convene.sweep import recorded
+    from convene.sweep import recorded_sweep
 
-    folder = recorded.export_ensemble(name, to, storage=storage)
+    folder = recorded_sweep.export_ensemble(name, to, storage=storage)
     if as_json:
         print_json({"name": name, "export": str(folder)})
     else:

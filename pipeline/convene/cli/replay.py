@@ -18,9 +18,9 @@ def replay(name: str, trial: int, storage: str, as_json: bool) -> None:
 
     Train the trial with number TRIAL of the sweep NAME outside Ray. The exit code is 1 if the curves differ.
     """
-    from convene.sweep import recorded
+    from convene.sweep import recorded_sweep
 
-    epochs, changed = recorded.replay_trial(name, trial, storage=storage)
+    epochs, changed = recorded_sweep.replay_trial(name, trial, storage=storage)
     rows = []
     for row in epochs:
         rows.append(asdict(row) | {"same": row.same})

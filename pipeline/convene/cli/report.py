@@ -19,9 +19,9 @@ def report(name: str, to: Path | None, storage: str, as_json: bool) -> None:
 
     The sweep NAME may still be running. The page needs no other files and no network.
     """
-    from convene.sweep import recorded
+    from convene.sweep import recorded_sweep
 
-    file = recorded.write_report(name, storage=storage, to=to)
+    file = recorded_sweep.write_report(name, storage=storage, to=to)
     if as_json:
         print_json({"name": name, "report": file})
     else:

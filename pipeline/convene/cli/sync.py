@@ -18,9 +18,9 @@ def sync(name: str, storage: str, as_json: bool) -> None:
     from convene.formatting import plural
     from convene.records.sweep_record import SweepRecord
     from convene.storage import Storage
-    from convene.sweep import recorded
+    from convene.sweep import recorded_sweep
 
-    waiting = recorded.sync_sweep(name, storage=storage)
+    waiting = recorded_sweep.sync_sweep(name, storage=storage)
     if waiting:
         retry = SweepRecord(Storage(storage), name).command("sync")
         raise WorkError(f"sweep {name}: {plural(waiting, 'pending write')} to MLflow; retry with: {retry}")
