@@ -82,7 +82,7 @@ def test_a_sweep_outlives_its_client_and_resumes_after_a_stop(
     with sqlite3.connect(sweep.root / "mlflow.db") as connection:
         assert "RUNNING" not in {status for (status,) in connection.execute("select status from runs")}
     log = client.run("logs", "s", "--json").json["log"]
-    assert "interrupted; go on with" in log
+    assert "interrupted; continue with" in log
     client.output += log
 
     ended = client.run("submit", "s", "--json")

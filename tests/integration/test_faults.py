@@ -234,7 +234,7 @@ def test_ctrl_c_ends_in_good_order_and_the_sweep_goes_on(tmp_path: Path) -> None
     wait_for(lambda: sweep.epochs() > 10)
     process.send_signal(signal.SIGINT)
     _, err = finish(process, code=130)
-    assert "interrupted; go on with: convene resume s" in err
+    assert "interrupted; continue with: convene resume s" in err
     with sqlite3.connect(sweep.root / "mlflow.db") as connection:
         assert "RUNNING" not in {status for (status,) in connection.execute("select status from runs")}
     finish(sweep.start())

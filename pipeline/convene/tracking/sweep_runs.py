@@ -32,11 +32,11 @@ class _Written:
 
     run_id: str
     described: bool = False
-    """Whether the parameters and the data set are known to be there; writing them twice is harmless."""
+    """True once the parameters and the data set are known to be there. Writing them twice is harmless."""
     epochs: int = 0
     """Epochs with metrics."""
     ended: bool = False
-    """Whether the run has its final status."""
+    """True once the run has its final status."""
 
 
 @final
