@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ def _stock(seed: int, scheduler: ASHAScheduler, sampler: TPESampler | None = Non
     return Stock(search, scheduler)
 
 
-def _asha(**options: int) -> ASHAScheduler:
+def _asha(**options: Any) -> ASHAScheduler:
     return ASHAScheduler(metric="valid_loss", mode="min", **{"max_t": EPOCHS, **options})
 
 

@@ -23,7 +23,7 @@ def run() -> None:
         print(f"{role}: {total / MIB:.0f} MiB resident, {unique / MIB:.0f} unique, {shared / MIB:.0f} shared")
 
 
-def _watch(driver: psutil.Process, process: subprocess.Popen) -> dict[str, tuple[int, int, int]]:
+def _watch(driver: psutil.Process, process: subprocess.Popen[bytes]) -> dict[str, tuple[int, int, int]]:
     """Return the peaks of (resident, unique, shared) bytes by role."""
     peaks: dict[str, tuple[int, int, int]] = {}
     while process.poll() is None:
@@ -33,7 +33,7 @@ def _watch(driver: psutil.Process, process: subprocess.Popen) -> dict[str, tuple
             except psutil.Error:
                 continue
             seen = (memory.rss, memory.uss, memory.shared)
-            peaks[role] = tuple(map(max, peaks.get(role, seen), seen))  # type: ignore[assignment]
+            peaks[role] = tuple(map(max, peaks.get(role, seen), seen))
         time.sleep(0.2)
     return peaks
 

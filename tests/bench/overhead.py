@@ -2,9 +2,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 FEW, MANY = 8, 40
+
+Command = Callable[[int, str], list[str]]
+"""The arguments of a sweep, by the number of trials and the folder."""
 
 # One epoch over ten images of eight by eight pixels, with a network of one filter: about 10 ms.
 SPACE = """
@@ -40,11 +44,11 @@ def run() -> None:
     print("convene / tutorial: " + ", ".join(f"{ratio:.2f}" for ratio in ratios))
 
 
-def _slope(command) -> float:
+def _slope(command: Command) -> float:
     return (_seconds(command, MANY) - _seconds(command, FEW)) / (MANY - FEW)
 
 
-def _seconds(command, trials: int) -> float:
+def _seconds(command: Command, trials: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         arguments = command(trials, folder)
         begin = time.perf_counter()

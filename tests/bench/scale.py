@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -192,8 +193,8 @@ class _Driver:
         observer = Observer(sweep, tracker, budget, lambda progress: None)  # type: ignore[arg-type]
         for _ in range(_REPEATS):
             number, _configuration = timed("ask", self._study.ask)
-            trial = SimpleNamespace(config={"number": number}, last_result={})
-            timed("start", lambda trial=trial: observer.on_trial_start(0, [], trial))
+            trial: Any = SimpleNamespace(config={"number": number}, last_result={})
+            timed("start", partial(observer.on_trial_start, 0, [], trial))
             for epoch in range(1, EPOCHS + 1):
                 loss = 0.01 * (1 + 2 / epoch)
                 row = Epoch(epoch, loss, loss, 1 - loss, 1e4)
@@ -201,8 +202,8 @@ class _Driver:
                     number, StepOutcome.TRAINED, epoch=row, epochs=EPOCHS, seconds=float(epoch)
                 )
                 trial.last_result = report.to_result()
-                timed("epochs", lambda result=trial.last_result: observer("", result))
-            timed("end", lambda trial=trial: observer.on_trial_complete(0, [], trial))
+                timed("epochs", partial(observer, "", trial.last_result))
+            timed("end", partial(observer.on_trial_complete, 0, [], trial))
         return spent
 
 

@@ -13,13 +13,19 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 import convene
 from tests.bench import sleeper
+
+if TYPE_CHECKING:
+    from convene.records.open_sweep import OpenSweep
+    from convene.records.result import SweepResult
+    from convene.tracking.tracker import Tracker
 
 Figures = dict[str, Any]
 
@@ -62,7 +68,9 @@ class Clock:
 
 def main(trials: int, concurrent: int, epochs: int, seconds: float, folder: str, step: int) -> None:
     logging.basicConfig(level=logging.WARNING)
-    clock, samples, figures, running = Clock(), [], {}, []
+    clock, running = Clock(), list[int]()
+    samples: list[Figures] = []
+    figures: Figures = {}
     cpus = 10_000 * (os.cpu_count() or 1) // concurrent / 10_000  # Ray counts in ten-thousandths
     space = sleeper.space(trials, concurrent, epochs, cpus)
     environment = {
@@ -111,7 +119,7 @@ def _instrument(
     from convene.sweep.observer import Observer
     from convene.tracking.sweep_runs import SweepRuns
 
-    tuner.TrialWorker = sleeper.Sleeper  # type: ignore[misc]
+    tuner.TrialWorker = sleeper.Sleeper  # type: ignore[attr-defined]  # imported there, not exported
     for owner, methods in {
         Study: ("ask", "report", "should_prune", "tell"),
         Sampler: ("sample_relative",),
@@ -128,8 +136,14 @@ def _instrument(
     clock.count(MlflowClient, "set_terminated", lambda *arguments: 1)
     complete = completion.complete
 
-    def instrumented(sweep: Any, tracking: Any, started: float, search: Any) -> Any:
-        def search_and_flush(tracker: Any) -> None:
+    def instrumented(
+        sweep: "OpenSweep",
+        tracking: "AbstractContextManager[Tracker]",
+        started: float,
+        search: completion.Search | None = None,
+    ) -> "SweepResult":
+        def search_and_flush(tracker: "Tracker") -> None:
+            assert search
             search(tracker)
             samples.append(_sample(clock.trials, 0, clock, process, children))
             figures["called"] = {name: len(calls) for name, calls in clock.calls.items()}
@@ -150,8 +164,8 @@ def _time_final_stage(clock: Clock, figures: Figures) -> None:
 
     finish = final_stage.finish
 
-    def timed(*arguments: Any) -> Any:
-        result = finish(*arguments)
+    def timed(sweep: "OpenSweep", tracker: "Tracker", started: float) -> "SweepResult":
+        result = finish(sweep, tracker, started)
         files = sum(len(calls) for name, calls in clock.calls.items() if name.startswith("Storage."))
         files -= sum(count for name, count in figures["called"].items() if name.startswith("Storage."))
         spent = {"wall": time.monotonic() - begin, "cpu": time.process_time() - cpu}

@@ -21,6 +21,8 @@ from convene.search.study import Study
 from convene.search.trial_state import TrialState
 from tests.bench.curves import EPOCHS, Curve, Table
 
+_CONTROLLER: Any = None  # ASHA does not read Tune's controller
+
 
 class Search(Protocol):
     """An algorithm that suggests trials and stops them."""
@@ -47,17 +49,17 @@ class Stock:
         parameters = self.search.suggest(str(number))
         assert parameters is not None
         self._trials.append(SimpleNamespace(trial_id=str(number)))  # the only attribute that ASHA reads
-        self.scheduler.on_trial_add(None, self._trials[number])
+        self.scheduler.on_trial_add(_CONTROLLER, self._trials[number])
         return number, parameters
 
     def report(self, number: int, epoch: int, valid_loss: float) -> bool:
         trial = self._trials[number]
         result = {"training_iteration": epoch, "valid_loss": valid_loss}
-        decision = self.scheduler.on_trial_result(None, trial, result)
+        decision = self.scheduler.on_trial_result(_CONTROLLER, trial, result)
         if decision == TrialScheduler.CONTINUE and epoch < EPOCHS:
             self.search.on_trial_result(trial.trial_id, result)
             return False
-        self.scheduler.on_trial_complete(None, trial, result)
+        self.scheduler.on_trial_complete(_CONTROLLER, trial, result)
         self.search.on_trial_complete(trial.trial_id, result=result)
         return True
 

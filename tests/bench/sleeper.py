@@ -68,7 +68,8 @@ def record(folder: Path, configuration: Configuration) -> None:
     fit.run_epoch()
     network = {f"network/{name}": value.numpy() for name, value in fit.network.state_dict().items()}
     state = {f"state/{name}": value.numpy() for name, value in fit.state_tensors().items()}
-    np.savez(folder / _NETWORK, logits=fit.valid_logits, parameters=fit.parameter_count, **network, **state)
+    tensors: dict[str, Any] = {**network, **state}
+    np.savez(folder / _NETWORK, logits=fit.valid_logits, parameters=fit.parameter_count, **tensors)
 
 
 class _Network:
@@ -150,7 +151,7 @@ def _serialized(tensors: Tensors) -> bytes:
 class Sleeper(TrialWorker):  # type: ignore[misc]  # final, except for this test
     """The worker of real sweeps, without PyTorch."""
 
-    def setup(
+    def setup(  # type: ignore[override]  # as in TrialWorker
         self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str, threads: int
     ) -> None:
         training = ModuleType("convene.training.fit")

@@ -5,6 +5,7 @@ Run it as `python -m tests.bench.tutorial TRIALS FOLDER`. A trial does not train
 
 import os
 import sys
+from typing import Any
 
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 
@@ -16,13 +17,13 @@ from ray.tune.search.optuna import OptunaSearch
 
 
 class NoTraining(tune.Trainable):
-    def setup(self, config: dict) -> None:
+    def setup(self, config: dict[str, Any]) -> None:
         import torch  # noqa: F401  # as in any trial
 
-    def step(self) -> dict:
+    def step(self) -> dict[str, Any]:
         return {"valid_loss": self.config["learning_rate"], "valid_accuracy": 0.5, "done": True}
 
-    def reset_config(self, new_config: dict) -> bool:
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.config = new_config
         return True
 
