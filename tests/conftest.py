@@ -73,7 +73,7 @@ CLEAN = {
 """This process's environment without the services that its user has."""
 
 
-def convene(*arguments: str | Path, folder: Path | None = None, **environment: str) -> Ended:
+def convene(*arguments: str | Path, folder: str | Path | None = None, **environment: str) -> Ended:
     """Runs the command in a process of its own, as a user does."""
     ended = subprocess.run(
         [sys.executable, "-m", "convene.cli", *map(str, arguments)],
@@ -92,7 +92,7 @@ def convene_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     """Return `convene`, run in this process: the libraries are loaded once, not for each command."""
     from convene import cli
 
-    def run(*arguments: str | Path, folder: Path | None = None, **environment: str) -> Ended:
+    def run(*arguments: str | Path, folder: str | Path | None = None, **environment: str) -> Ended:
         code = 0
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["convene", *map(str, arguments)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page
 
 SCREENSHOTS = Path(__file__).parents[2] / "test-output"
 
@@ -49,8 +49,13 @@ def visit(browser: "Browser", address: str, *, width: int = 1100, height: int = 
     """Open an address in a new profile; `context` is passed to Playwright (`color_scheme="dark"`)."""
     page = browser.new_context(viewport={"width": width, "height": height}, **context).new_page()
     visited = Visit(page)
+
+    def add_complaint(message: "ConsoleMessage") -> None:
+        if message.type != "log":
+            visited.complaints.append(message.text)
+
     page.on("request", lambda request: visited.requests.append(request.url))
-    page.on("console", lambda message: message.type != "log" and visited.complaints.append(message.text))
+    page.on("console", add_complaint)
     page.on("pageerror", lambda error: visited.complaints.append(str(error)))
     page.goto(address)
     return visited

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def postgres(*others: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         data, secret, port = Path(folder, "data"), Path(folder, "secret"), free_port()
         secret.write_text("pass-for-tests")
-        user = {}
+        user: dict[str, Any] = {}
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             account = pwd.getpwnam("postgres")
             for path in (Path(folder), secret):

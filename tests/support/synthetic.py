@@ -3,11 +3,15 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convene import datasets
 from convene.config import search_space
+from convene.config.schema import Configuration
+from convene.datasets import Dataset
 from convene.ensemble import test_predictions, test_set
 from convene.ensemble.selection import top_k
 from convene.environment import utc_now
@@ -21,7 +25,7 @@ from convene.training import checkpoint
 from convene.training.checkpoint import TrialRecord
 from convene.training.metrics import Epoch
 
-SPACE = {
+SPACE: dict[str, dict[str, Any]] = {
     "data": {"source": "digits"},
     "network": {
         "kernel_size": {"choices": [3, 5]},
@@ -86,7 +90,14 @@ def _loss(rate: float, dropout: float, random: np.random.Generator) -> float:
     return float((0.04 + 0.1 * distance) * random.lognormal(0, 0.2))
 
 
-def _write_trial(record, number, configuration, curve, complete, random) -> None:
+def _write_trial(
+    record: SweepRecord,
+    number: int,
+    configuration: Configuration,
+    curve: list[float],
+    complete: bool,
+    random: np.random.Generator,
+) -> None:
     epochs = tuple(Epoch(e, value, value, 1 - value / 3, 5000.0) for e, value in enumerate(curve, 1))
     parameters = int(configuration.network.width**2 * configuration.network.depth * 40)
     latency = parameters / 2e4 * random.uniform(0.9, 1.1) if complete else None
@@ -95,7 +106,9 @@ def _write_trial(record, number, configuration, curve, complete, random) -> None
     record.files.write(f"{checkpoint.folder(number)}/trial.json", json.dumps(row).encode())
 
 
-def _write_result(record, dataset, study, best, random) -> None:
+def _write_result(
+    record: SweepRecord, dataset: Dataset, study: Study, best: list[int], random: np.random.Generator
+) -> None:
     """Write the best trials' logits, select an ensemble from them, and write its test result."""
     valid = {number: _logits(dataset.valid.labels, random) for number in best}
     for number, logits in valid.items():
@@ -129,8 +142,9 @@ def _write_result(record, dataset, study, best, random) -> None:
     )
 
 
-def _logits(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _logits(labels: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.float32]:
     """Return mostly correct logits. The networks' errors are correlated."""
     common = np.random.default_rng(0).normal(0, 1.3, (len(labels), 10))
     own = random.normal(0, 0.8, (len(labels), 10))
-    return (common + own + 4.6 * np.eye(10)[labels]).astype(np.float32)
+    logits: NDArray[np.float64] = common + own + 4.6 * np.eye(10)[labels]
+    return logits.astype(np.float32)
