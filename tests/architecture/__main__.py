@@ -6,6 +6,7 @@
 import sys
 from pathlib import Path
 
+from convene.config.schema import SECTIONS
 from tests.architecture import keys, measurements, overview
 from tests.architecture.source import ROOT
 
@@ -18,7 +19,7 @@ def generated() -> dict[tuple[Path, str], str]:
     return {
         (architecture, "tree"): f"```\n{overview.tree()}\n```",
         (architecture, "imports"): f"```\n{overview.matrix()}\n```",
-        **{(spaces, section): keys.table(section) for section in keys.SECTIONS},
+        **{(spaces, section): keys.table(section) for section in SECTIONS},
     }
 
 

@@ -38,7 +38,8 @@ def _values(schema: dict[str, Any]) -> str:
     if schema["type"] == "array":
         return "list of " + re.sub(r"^(integer|table)", r"\1s", _values(schema["items"]))
     words = {"boolean": "`true`, `false`", "object": "table", "string": "text"}
-    return words.get(schema["type"], schema["type"]) + _bounds(schema)
+    kind: str = schema["type"]
+    return words.get(kind, kind) + _bounds(schema)
 
 
 def _bounds(schema: dict[str, Any]) -> str:

@@ -49,7 +49,8 @@ def prose(text: str) -> str:
 def entries() -> dict[str, str]:
     """Return the comment above each key of cnn.toml, commented-out keys included, by dotted name."""
     found: dict[str, str] = {}
-    section, comment = "", []
+    section = ""
+    comment: list[str] = []
     for line in CNN.splitlines():
         if match := re.fullmatch(r"\[(\w+)\]", line):
             section, comment = match[1], []

@@ -81,12 +81,12 @@ def test_trials_share_a_gpu_and_get_a_whole_one_after_running_out_of_memory(
     assert 0 < len(greedy) < 4
     placed = [line.split() for line in (tmp_path / "placed").read_text().splitlines()]
     assert {node for _, _, node in placed} == {done.stdout.split()[0]}  # the node with the GPU
-    gpus_by_epoch = {int(number): [] for number, _, _ in placed}
+    gpus_by_epoch: dict[int, list[float]] = {int(number): [] for number, _, _ in placed}
     for number, gpus, _ in placed:
         gpus_by_epoch[int(number)].append(float(gpus))
-    for number, gpus in gpus_by_epoch.items():
+    for trial_number, fractions in gpus_by_epoch.items():
         # The first epoch, an attempt at the second, then the second and third on a whole GPU.
-        assert gpus == ([0.5, 0.5, 1.0, 1.0] if number in greedy else [0.5] * 3), number
+        assert fractions == ([0.5, 0.5, 1.0, 1.0] if trial_number in greedy else [0.5] * 3), trial_number
     # The sweep records "auto", so that a resume elsewhere resolves it again. A trial records its own value.
     assert 'gpus_per_trial = "auto"' in (sweep.root / "sweeps/s/search_space.toml").read_text()
     trial = json.loads((sweep.root / "sweeps/s/trials/0000/trial.json").read_text())

@@ -43,7 +43,7 @@ def bounds(rules: list[Any]) -> dict[str, Any]:
 def whole(rules: list[Any]) -> st.SearchStrategy[int]:
     limits = bounds(rules)
     low, high = limits.get("min_value"), limits.get("max_value")
-    return st.integers(low, high - 1 if limits.get("exclude_max") else high)
+    return st.integers(low, limits["max_value"] - 1 if limits.get("exclude_max") else high)
 
 
 def allowed(annotation: Any, rules: list[Any]) -> st.SearchStrategy[Any]:

@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from convene.config.parameter import SEARCHABLE
 from convene.config.schema import SECTIONS, Configuration, flatten
-from convene.config.search_space import SEARCHABLE, SearchSpace, build, override, parse, parse_override, read
+from convene.config.search_space import SearchSpace, build, override, parse, parse_override, read
 from convene.errors import InputError
 from convene.search.study import Study
 from tests.config.test_schema import tables, values

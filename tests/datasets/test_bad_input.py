@@ -327,8 +327,9 @@ def test_bad_input_is_one_message(case: str, tmp_path: Path) -> None:
     write, config, parts = CASES[case]
     name = write(tmp_path)
     source = str(tmp_path / name) if isinstance(name, str) else str(tmp_path)
+    options: dict[str, Any] = {"source": source, **config}
     with pytest.raises(InputError) as caught:
-        load(DataConfig(**({"source": source} | config)))
+        load(DataConfig(**options))
     message = str(caught.value)
     assert [part for part in parts if part not in message] == [], message
     assert "\n" not in message

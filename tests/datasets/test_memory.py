@@ -1,6 +1,7 @@
 """Images that do not fit into memory are rejected before they are decoded."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +58,7 @@ def test_parquet_that_does_not_fit_is_rejected(
     """Only the first rows of pixel lists are read; the files' metadata has the number of rows."""
     for part in range(2):
         if encoded:
-            images: list[object] = [path.read_bytes() for path in sorted(folder.rglob("*.png"))] * 30
+            images: list[Any] = [path.read_bytes() for path in sorted(folder.rglob("*.png"))] * 30
         else:
             images = np.zeros((300, SIZE), np.uint8).tolist()
         labels = [number % 2 for number in range(300)]

@@ -148,7 +148,7 @@ def test_the_batch_script_runs_a_sweep_on_two_machines(tmp_path: Path) -> None:
             "SLURM_JOB_NUM_NODES": "2",
             "SLURM_CPUS_PER_TASK": "1",
         }
-        arguments = [tmp_path / "space.toml", "--storage", tmp_path / "runs", "--name", "sent"]
+        arguments = [str(tmp_path / "space.toml"), "--storage", str(tmp_path / "runs"), "--name", "sent"]
         ended = subprocess.run(
             ["bash", SCRIPT, "sweep", *arguments],
             env=environment,

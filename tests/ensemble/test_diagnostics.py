@@ -32,7 +32,9 @@ def binary_logits(*probabilities: float) -> NDArray[np.float64]:
 
 @settings(deadline=None)
 @given(LOGITS, LABELS)
-def test_the_confusion_matrix_matches_scikit_learn(logits: NDArray, labels: NDArray) -> None:
+def test_the_confusion_matrix_matches_scikit_learn(
+    logits: NDArray[np.float64], labels: NDArray[np.int64]
+) -> None:
     counts = confusion(logits, labels)
     assert (counts == confusion_matrix(labels, logits.argmax(axis=1), labels=range(4))).all()
     assert np.trace(counts) / counts.sum() == accuracy(logits, labels)
@@ -44,7 +46,9 @@ def test_a_class_that_is_never_predicted_has_a_row_and_a_column() -> None:
 
 @settings(deadline=None)
 @given(LOGITS, LABELS)
-def test_calibration_bins_preserve_the_count_and_the_accuracy(logits: NDArray, labels: NDArray) -> None:
+def test_calibration_bins_preserve_the_count_and_the_accuracy(
+    logits: NDArray[np.float64], labels: NDArray[np.int64]
+) -> None:
     bins = calibration(logits, labels)
     assert sum(each.count for each in bins) == len(labels)
     assert sum(each.correct for each in bins) / len(labels) == pytest.approx(accuracy(logits, labels))
@@ -80,11 +84,11 @@ def test_mcnemar_counts_what_only_one_classifies_correctly(
     first: str, second: str, expected: tuple[int, int], p_value: float
 ) -> None:
     labels = np.zeros(len(first), np.int64)
-    logits = [
+    first_logits, second_logits = (
         np.array([[1.0, 0.0] if letter == "r" else [0.0, 1.0] for letter in results])
         for results in (first, second)
-    ]
-    result = mcnemar_test(*logits, labels)
+    )
+    result = mcnemar_test(first_logits, second_logits, labels)
     assert (result.first_only, result.second_only) == expected
     assert result.p_value == pytest.approx(p_value)
 

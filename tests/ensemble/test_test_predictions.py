@@ -45,7 +45,7 @@ def test_ensemble_logits_are_the_weighted_mean_of_the_members() -> None:
 
 
 def highest(chosen: NDArray[np.bool_], order: NDArray[np.float64], limit: int) -> set[int]:
-    return set(sorted(np.flatnonzero(chosen), key=lambda example: -order[example])[:limit])
+    return set(sorted(np.flatnonzero(chosen).tolist(), key=lambda example: -order[example])[:limit])
 
 
 def test_thumbnails_show_the_worst_errors_and_the_least_confident_correct_predictions() -> None:

@@ -120,7 +120,8 @@ def test_a_node_is_killed_and_every_epoch_is_there_once(site: Site, tmp_path: Pa
     # On one machine the same seed tries the same, and on this one it finds the same numbers.
     alone = convene("sweep", "s.toml", "--name", "alone", folder=tmp_path)
     assert alone.code == 0, alone.err
-    same = ["trial", "valid_loss", "valid_accuracy", *(name for name in table if name.startswith("network."))]
+    network = [name for name in table.columns if name.startswith("network.")]
+    same = ["trial", "valid_loss", "valid_accuracy", *network]
     here = pd.read_parquet(tmp_path / "mlruns/sweeps/alone/trials.parquet")
     pd.testing.assert_frame_equal(
         table[same].sort_values("trial", ignore_index=True),

@@ -14,6 +14,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -90,13 +91,15 @@ class Sweep:
                 "select r.name, m.key, m.step from metrics m join runs r using (run_uuid) "
                 "where r.name like 's/0%'"
             ).fetchall()
-        expected = {f"s/{row.trial:03d}": STATUSES[row.state] for row in table.itertuples()}
+        expected = {
+            f"s/{trial:03d}": STATUSES[state] for trial, state in zip(table.trial, table.state, strict=True)
+        }
         assert Counter(runs) == Counter({**expected, "s": "FINISHED", "s/ensemble": "FINISHED"}.items())
         assert Counter(rows) == Counter(
-            (f"s/{row.trial:03d}", metric, epoch)
-            for row in table.itertuples()
+            (f"s/{trial:03d}", metric, epoch)
+            for trial, epochs in zip(table.trial, table.epochs, strict=True)
             for metric in METRICS
-            for epoch in range(1, row.epochs + 1)
+            for epoch in range(1, epochs + 1)
         )
 
 
@@ -158,8 +161,12 @@ def test_a_finished_sweep_is_not_changed_by_a_resume(tmp_path: Path) -> None:
 def test_a_worker_killed_in_an_epoch_costs_that_epoch(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     process = sweep.start("--set", "search.scheduler=none", "--trials", "3")
+
+    def is_training(epochs: int) -> bool:
+        return sweep.epochs() >= epochs and bool(workers(process))
+
     for epochs in (3, 12):
-        wait_for(lambda epochs=epochs: sweep.epochs() >= epochs and workers(process))
+        wait_for(partial(is_training, epochs))
         workers(process)[0].kill()
     finish(process)
     sweep.check(trials=3)

@@ -96,7 +96,7 @@ def test_searches_with_one_seed_begin_with_the_same_trials() -> None:
     def beginning(search: Search) -> list[int]:
         return [TABLE.curve(search.ask()[1]).row for _ in range(10)]
 
-    first, *others = [beginning(make(seed=3)) for make in handshake.SEARCHES.values()]
+    first, *others = [beginning(make(3)) for make in handshake.SEARCHES.values()]
     assert len(set(first)) > 1
     assert all(other == first for other in others)
 

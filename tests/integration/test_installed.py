@@ -18,7 +18,8 @@ pytestmark = pytest.mark.slow
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with nothing but the contents of a wheel."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT]
+    command: list[str | Path] = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    command += ["--wheel-dir", folder, ROOT]
     subprocess.run(command, check=True)
     [wheel] = folder.glob("convene-*.whl")
     with zipfile.ZipFile(wheel) as archive:

@@ -23,6 +23,7 @@ from convene.records import lock
 from convene.search.object_journal import ObjectJournal
 from convene.search.study import Study
 from convene.search.study_storage import StudyStorage
+from convene.search.trial_state import TrialState
 from convene.storage import Storage, StorageError
 from tests.conftest import CLEAN, SMALL_SPACE, convene
 from tests.support.servers import ObjectStore, mlflow_server, object_store
@@ -157,7 +158,8 @@ def test_a_study_in_a_bucket_is_the_one_in_a_file(store: ObjectStore, tmp_path: 
             configurations.append(configuration)
             for epoch in range(1, 10):
                 study.report(number, epoch, 1 / (trial + epoch))
-            study.tell(number, "COMPLETE" if trial % 3 else "PRUNED", [0.1 + trial], "weak")
+            state = TrialState.COMPLETE if trial % 3 else TrialState.PRUNED
+            study.tell(number, state, [0.1 + trial], "weak")
         study.ask()  # is left running
         asked.append(configurations)
         again = Study(SPACE, shape_check, place)

@@ -99,7 +99,7 @@ def test_what_does_not_apply_is_absent_everywhere(first: dict[str, Any], folder:
         applies = trial.params["network.dense"] == 16
         assert ("network.dense_dropout" in trial.params) == applies
         assert pd.notna(row["network.dense_dropout"]) == applies
-        run = parameters(folder / "mlruns", row.mlflow_run_id)
+        run = parameters(folder / "mlruns", str(row.mlflow_run_id))
         assert ("network.dense_dropout" in run) == applies
         assert "network.dropout" in run
 

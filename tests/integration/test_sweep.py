@@ -5,6 +5,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from tests.conftest import SMALL_SPACE, Ended, Services, Swept, convene
 STATUSES = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
-def rows(storage: Path, query: str, *values: object) -> list[tuple]:
+def rows(storage: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
     with sqlite3.connect(f"file:{storage / 'mlflow.db'}?mode=ro", uri=True) as database:
         return database.execute(query, values).fetchall()
 
@@ -110,11 +111,11 @@ def test_the_study_has_the_states_of_the_trials(swept: Swept) -> None:
 
     journal = swept.storage / "sweeps/small/study.journal"
     study = optuna.load_study(study_name="small", storage=JournalStorage(JournalFileBackend(str(journal))))
-    table = trials_table(swept).set_index("trial")
+    rows_by_trial = trials_table(swept).set_index("trial").to_dict("index")
     for trial in study.trials:
-        row = table.loc[trial.number]
-        assert trial.state.name == row.state
-        assert sorted(trial.intermediate_values) == list(range(1, row.epochs + 1))
+        row = rows_by_trial[trial.number]
+        assert trial.state.name == row["state"]
+        assert sorted(trial.intermediate_values) == list(range(1, row["epochs"] + 1))
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(swept: Swept) -> None:
@@ -178,10 +179,11 @@ def colour_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             continue
         tint = random.uniform(0.5, 1, 3)
         pixels = (image[..., None] / 16 * 255 * tint).astype(np.uint8)
-        size = tuple(int(side) for side in random.integers(10, 40, 2))
+        width, height = (int(side) for side in random.integers(10, 40, 2))
         place = folder / f"photos/digit-{label}"
         place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).resize(size).save(place / f"{number:03d}.{'png' if number % 2 else 'jpg'}")
+        file = place / f"{number:03d}.{'png' if number % 2 else 'jpg'}"
+        Image.fromarray(pixels).resize((width, height)).save(file)
     return folder / "photos"
 
 

@@ -238,7 +238,7 @@ def test_validation_uses_the_saved_network_and_unchanged_images_and_labels(chang
 
 def test_label_smoothing_affects_training_only() -> None:
     """At a rate near zero both runs have the same weights, so their validation losses are equal."""
-    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "epochs": 1}
+    still: dict[str, Any] = {"learning_rate": 1e-12, "weight_decay": 0.0, "epochs": 1}
     (plain,), (smooth,) = (
         list(Fit(configuration(**still, label_smoothing=share), digits(100))) for share in (0.0, 0.9)
     )
@@ -248,7 +248,8 @@ def test_label_smoothing_affects_training_only() -> None:
 
 def test_weights_are_averaged_after_each_step() -> None:
     """One step per epoch, so that the weights of each step can be averaged by hand."""
-    data, one_step = digits(32), {"batch_size": 32, "epochs": 4, "learning_rate": 0.01}
+    data = digits(32)
+    one_step: dict[str, Any] = {"batch_size": 32, "epochs": 4, "learning_rate": 0.01}
     plain, averaged = Fit(configuration(**one_step), data), Fit(configuration(**one_step, ema=0.75), data)
     expected: dict[str, Tensor] = {}
     for _ in zip(plain, averaged, strict=True):

@@ -82,7 +82,7 @@ def wilson(right: int, count: int, z: float) -> tuple[float, float]:
 
 def answers(right: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Logits and labels with `right` correct predictions."""
-    logits = np.tile(np.float32([1, 0]), (count, 1))
+    logits = np.tile(np.array([1, 0], np.float32), (count, 1))
     return logits, (np.arange(count) >= right).astype(np.int64)
 
 

@@ -158,9 +158,11 @@ def test_an_initialization_sets_weights_and_zeroes_biases(initialization: Any) -
             assert not after.any(), name
         else:
             assert (before != after).float().mean() > 0.9, name
-    head = made.head[1].weight  # [unit, feature], with more features than units
+    head = made.head[1]
+    assert isinstance(head, nn.Linear)
     if initialization == "orthogonal":
-        torch.testing.assert_close(head @ head.T, torch.eye(8), atol=1e-5, rtol=0)  # float32
+        weight = head.weight  # [unit, feature], with more features than units
+        torch.testing.assert_close(weight @ weight.T, torch.eye(8), atol=1e-5, rtol=0)  # float32
 
 
 @pytest.mark.parametrize("config", [{}, {"batch_norm": False}, {"depth": 2, "dense": (8,), "dropout": 0.5}])
@@ -200,7 +202,7 @@ def test_dropout_applies_in_training_only(dropout: dict[str, Any]) -> None:
 
 
 def test_the_parameter_count_by_hand() -> None:
-    config = {"kernel_size": 3, "depth": 2, "width": 4, "growth": 2.0, "dense": (5,)}
+    config: dict[str, Any] = {"kernel_size": 3, "depth": 2, "width": 4, "growth": 2.0, "dense": (5,)}
     convolutions = 4 * 3 * 9 + 8 * 4 * 9
     head = (8 * 2 * 2) * 5 + 5 + 5 * 10 + 10
     # A convolution before batch norm has no bias: batch norm has a shift and a scale.

@@ -159,7 +159,7 @@ def test_filters_are_listed_or_grow(config: dict[str, Any], expected: tuple[int,
 def test_a_shape_error_depends_on_no_other_field() -> None:
     """The check of a search space relies on this list of fields."""
     decisive = set(shapes.FIELDS)
-    changed = {
+    changed: dict[str, Any] = {
         "width": 3,
         "growth": 1.0,
         "batch_norm": False,

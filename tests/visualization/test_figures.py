@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -36,8 +36,10 @@ CANDIDATES = [
 ]
 BINS = [CalibrationBin(10, 6, 0.62), CalibrationBin(200, 199, 0.99)]
 
+Direction = Literal["minimize", "maximize"]
 
-def create_study(count: int, direction: str = "minimize") -> optuna.Study:
+
+def create_study(count: int, direction: Direction = "minimize") -> optuna.Study:
     """Return a study whose values depend on the learning rate, with noise; half of the trials are pruned."""
     study = optuna.create_study(direction=direction)
     random = np.random.default_rng(0)
@@ -193,7 +195,7 @@ def test_evenly_spaced(count: int, limit: int, expected: list[int]) -> None:
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_parallel_coordinates_highlight_the_best_trials_and_draw_them_last(direction: str) -> None:
+def test_parallel_coordinates_highlight_the_best_trials_and_draw_them_last(direction: Direction) -> None:
     study = create_study(60, direction)
     figure = figures.parallel_coordinates(study, 0, "valid_loss")
     assert figure
@@ -209,7 +211,7 @@ def test_parallel_coordinates_highlight_the_best_trials_and_draw_them_last(direc
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_the_decisive_parameter_is_the_most_important(direction: str) -> None:
+def test_the_decisive_parameter_is_the_most_important(direction: Direction) -> None:
     figure = figures.importances(create_study(60, direction), 0)
     assert figure
     assert figure.data[0]["y"][0] == "training.learning_rate"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from convene.visualization import images
@@ -145,7 +146,8 @@ def test_bars_are_blue_for_the_truth_and_vermilion_for_an_error() -> None:
         [grey, vermilion, blue, grey],
         [grey, black, grey, grey],
     ]
-    assert [bar.get_width() for bar in figure.axes[1].patches] == [0.1, 0.6, 0.3, 0.0]
+    bars = [patch for patch in figure.axes[1].patches if isinstance(patch, Rectangle)]
+    assert [bar.get_width() for bar in bars] == [0.1, 0.6, 0.3, 0.0]
     assert [figure.axes[index].title.get_color() for index in (0, 2)] == ["black", "#D55E00"]
 
 

@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -59,8 +60,9 @@ class Reader(HTMLParser):
             self._scripts[self._script] = data
 
     @property
-    def figures(self) -> dict[str, dict]:
-        return json.loads(self._scripts["figures"])
+    def figures(self) -> dict[str, dict[str, Any]]:
+        figures: dict[str, dict[str, Any]] = json.loads(self._scripts["figures"])
+        return figures
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,7 +30,7 @@ def address(data: ReportData, tmp_path_factory: pytest.TempPathFactory) -> str:
     return page.as_uri()
 
 
-def open_page(browser: "Browser", address: str, **context: object) -> Visit:
+def open_page(browser: "Browser", address: str, **context: Any) -> Visit:
     """Open the page and wait for its charts."""
     visited = visit(browser, address, **context)
     visited.page.wait_for_selector("html[data-drawn]", timeout=60_000)
