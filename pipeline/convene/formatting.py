@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-_MAX_DIGITS = 6  # after the decimal point, when fewer would round a percentage to 0 or 100
+_MAX_DIGITS = 6  # after the decimal point, where fewer would round a percentage to 100
 
 
 def percent(share: float, count: int = 10_000) -> str:

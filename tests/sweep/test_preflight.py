@@ -122,7 +122,7 @@ SEEN = Preflight(
                 "sweep: 40 trials, 4 at a time: 1:40 to 3:20",
                 "time budget: 16:40 for training: 30 to 40 trials",
                 "disk: at most 34 MB under mlruns, of 120 GB free",
-                "GPU: 40 trials of the largest network fit: 2 GB each, of 80 GB",
+                "GPU: fits 40 trials of the largest network: 2 GB each, of 80 GB",
                 "problem: too little of this",
                 "problem: too much of that",
             ],

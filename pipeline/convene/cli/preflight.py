@@ -75,6 +75,6 @@ def summary_lines(found: "Preflight") -> Iterator[tuple[str, str]]:
     yield "disk", str(found.disk)
     if gpu := found.gpu:
         each, total = byte_size(gpu.trial), byte_size(gpu.total)
-        yield "GPU", f"{plural(gpu.trials, 'trial')} of the largest network fit: {each} each, of {total}"
+        yield "GPU", f"fits {plural(gpu.trials, 'trial')} of the largest network: {each} each, of {total}"
     for problem in found.problems or ("none",):
         yield "problem", problem

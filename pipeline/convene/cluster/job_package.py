@@ -60,9 +60,8 @@ def environment_variables(variables: Mapping[str, str]) -> dict[str, str]:
     return {
         **sent,
         SUBMISSION_VARIABLE: json.dumps(submitted),
-        "RAY_JOB_STOP_WAIT_TIME_S": str(
-            STOP_SECONDS
-        ),  # Ray's default of 3 is too short to end the MLflow runs
+        # Ray's default of 3 is too short to end the MLflow runs.
+        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
     }
 
 

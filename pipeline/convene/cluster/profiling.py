@@ -101,9 +101,8 @@ def _start(
 def _result(answer: "ObjectRef[StepProfile]") -> StepProfile | str:
     try:
         return ray.get(answer)
-    except (
-        ray.exceptions.RayError
-    ) as error:  # PyTorch raised, or the worker was killed, usually out of memory
+    except ray.exceptions.RayError as error:
+        # PyTorch raised, or the worker was killed, usually out of memory.
         return last_line(error)
 
 

@@ -112,7 +112,7 @@ def known_trials(space: SearchSpace, dataset: Dataset, store: Storage) -> list[K
 
 
 def make_shape_check(space: SearchSpace, dataset: Dataset) -> ShapeCheck:
-    """Return the check of configurations against the images. Raises InputError if no network fits them."""
+    """Return the check of configurations against the images. Raise InputError if none fits."""
 
     def shape_check(configuration: Configuration) -> str | None:
         return shapes.shape_error(configuration.network, dataset.image_shape)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from convene.search.trial_state import TrialState
 
@@ -87,6 +87,8 @@ class EnsembleChoice:
 class SweepResult:
     """The result of a sweep or of a later final stage."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     name: str
     trials: int
     states: Mapping[TrialState, int]
@@ -110,7 +112,8 @@ class SweepResult:
     """False if trials were still to follow when the ensemble was made."""
     pareto: tuple[Mapping[str, int | float], ...] = field(default=())
     """With several objectives: the trials on the Pareto front, each with its objectives."""
-    chosen: EnsembleChoice
+    chosen: Annotated[EnsembleChoice | None, BeforeValidator(lambda value: value or None)] = None
+    """None in results of the first releases, which did not record it."""
 
     @property
     def scores(self) -> Scores:
@@ -120,7 +123,7 @@ class SweepResult:
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         content: dict[str, Any] = _adapter().dump_python(self, mode="json")
-        return content
+        return content | {"chosen": content["chosen"] or {}}
 
     @classmethod
     def from_json(cls, content: bytes) -> "SweepResult":

@@ -93,7 +93,7 @@ class Study:
         return self._study.user_attrs.get(_SEARCHED, False) or len(self) >= self._search.trials
 
     def end_search(self, ended: bool = True) -> None:
-        """Record that no trial will follow, even if time was up before all were run."""
+        """Record whether the search has ended, as it does when time is up before all trials were run."""
         self._study.set_user_attr(_SEARCHED, ended)
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class Study:
 
     def _own(self, *states: OptunaState) -> list[FrozenTrial]:
         trials = self._study.get_trials(deepcopy=False, states=states or None)
-        return [trial for trial in trials if _TAKEN_FROM not in trial.user_attrs]
+        return [trial for trial in trials if _is_own(trial)]
 
     def add_known(self, sweep: str, earlier: Sequence["KnownTrial"]) -> None:
         """Add the trials of an earlier sweep that are not in the study yet; its own are numbered later."""
@@ -229,15 +229,13 @@ class Study:
 
     def pareto(self) -> list[int]:
         """Return the numbers of the trials on the Pareto front."""
-        return sorted(
-            trial.number for trial in self._study.best_trials if _TAKEN_FROM not in trial.user_attrs
-        )
+        return sorted(trial.number for trial in self._study.best_trials if _is_own(trial))
 
 
 def recorded_trials(place: StudyStorage, name: str) -> list[StudyTrial]:
     """Return a sweep's own trials in order of number. The study is only read, and may be in use."""
     trials = _recorded(place, name)
-    return _studied([trial for trial in trials if _TAKEN_FROM not in trial.user_attrs])
+    return _studied([trial for trial in trials if _is_own(trial)])
 
 
 def _recorded(place: StudyStorage, name: str) -> list[FrozenTrial]:
@@ -263,7 +261,14 @@ def _studied(trials: Sequence[FrozenTrial]) -> list[StudyTrial]:
             trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         )
         for trial in trials
+        if trial.state
+        is not OptunaState.WAITING  # enqueued by hand in a shared database; `ask` returns it later
     ]
+
+
+def _is_own(trial: FrozenTrial) -> bool:
+    """Return whether a trial is the sweep's own, and not one of an earlier sweep."""
+    return _TAKEN_FROM not in trial.user_attrs
 
 
 @dataclass(frozen=True)

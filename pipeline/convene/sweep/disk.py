@@ -30,7 +30,7 @@ class DiskUsage:
     """The disk space that a sweep can take, and the free space."""
 
     at_most: int
-    """Bytes; see `most_bytes`."""
+    """Bytes; see `disk_bound`."""
     free: int | None
     """Bytes; None in an object store, which has no limit."""
     root: str

@@ -23,7 +23,6 @@ from convene.search.study import StudyTrial
 from convene.search.trial_state import ENDED, TrialState
 from convene.tracking.tracker import Tracker
 from convene.training import checkpoint
-from convene.training.metrics import Logits
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +42,7 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> SweepResult:
     record, config = sweep.record, sweep.space.base.ensemble
     studied = sweep.study.trials()
     candidates = _candidates(record, studied, config)
-    logits = checkpoint.load_all_logits(record.files, candidates)
-    scores = _score_and_export(record, sweep.dataset, config, logits)
+    scores = _score_and_export(record, sweep.dataset, config, candidates)
     tracker.flush()
     record.write_trials(trials.table(sweep, tracker.trial_run_ids()))
     result = SweepResult(
@@ -64,7 +62,7 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> SweepResult:
         pareto=_pareto(sweep),
         chosen=EnsembleChoice(config.size, config.rank_by),
     )
-    record.write_result(result)  # before the report and MLflow: whatever happens to them, it is known
+    record.write_result(result)  # first, so that no failure of the report or MLflow loses it
     write_report(sweep)
     show(tracker, sweep, result)
     return result
@@ -85,7 +83,7 @@ def write_report(sweep: OpenSweep) -> None:
         from convene.visualization import report
 
         record.write_report(report.render(report.load_data(sweep)))
-    except Exception as error:  # whatever goes wrong with a page must not lose the result of hours
+    except Exception as error:  # no fault of a page may lose the result
         what = f"{type(error).__name__}: {error}"
         logger.warning(
             "%s was not written (%s); retry with: %s", record.report, what, record.command("report")
@@ -122,10 +120,11 @@ def _pareto(sweep: OpenSweep) -> tuple[Mapping[str, int | float], ...]:
 
 
 def _score_and_export(
-    record: SweepRecord, dataset: Dataset, config: EnsembleConfig, logits: Mapping[int, Logits]
+    record: SweepRecord, dataset: Dataset, config: EnsembleConfig, candidates: Sequence[int]
 ) -> Scores:
     """Decide by validation logits, then open the test set once, for the scores and to verify the export."""
-    selection = choose(logits, dataset.valid.labels, config)
+    # All trials' logits are needed for the choice alone, and are not kept while the export needs memory.
+    selection = choose(checkpoint.load_all_logits(record.files, candidates), dataset.valid.labels, config)
     networks = averaging.load_members(record, dataset, selection.members)
     test = test_set.open_test(record, dataset, selection)
     predictions = test_set.predict(networks, selection, test)

@@ -15,7 +15,7 @@ from convene.errors import last_line
 from convene.records.open_sweep import OpenSweep
 from convene.records.trials import TrialView
 from convene.search.time_budget import TimeBudget
-from convene.search.trial_state import TrialState
+from convene.search.trial_state import CANDIDATES, TrialState
 from convene.storage import StorageError, is_storage_failure
 from convene.sweep.network_retention import NetworkRetention
 from convene.sweep.progress import Progress, ProgressReporter
@@ -91,7 +91,7 @@ class Observer(tune.Callback, tune.Stopper):
         """End a trial that was stopped or is done."""
         number = trial.config["number"]
         report = StepReport.from_result(trial.last_result or {})
-        assert report, "a trial that never reported has not ended by itself"
+        assert report, "a trial ends by a report"
         match report.outcome:
             case StepOutcome.STORAGE_FAILURE:
                 pass  # left as it is, to be resumed
@@ -109,13 +109,13 @@ class Observer(tune.Callback, tune.Stopper):
                 self._end(number, TrialState.COMPLETE, values=values)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """End a trial whose worker died once too often."""
+        """End a trial whose worker died more often than `search.retries` allows."""
         self._end(trial.config["number"], TrialState.FAIL, reason=_worker_error(trial))
 
-    # The end of Tune's own call belongs to the tuner.
+    # The tuner calls the following.
 
     def note_killed(self, reason: str) -> None:
-        """Note that Ray killed workers; the trial that it was once too often fails."""
+        """Note that Ray killed workers, and fail the trial that has no retries left."""
         failed = self.retries.fails_after_kill(self._study.open_trials)
         if failed is not None:
             self._end(failed, TrialState.FAIL, reason=reason)
@@ -189,7 +189,9 @@ class Observer(tune.Callback, tune.Stopper):
             return
         view = self._views.pop(number, None)
         with self._ending_the_sweep_on_storage_failure():
-            self._retention.end(number, state, self._last_epoch(number, view))
+            self._retention.end(
+                number, state, self._last_epoch(number, view) if state in CANDIDATES else None
+            )
         if view:
             self._tracker.log_trial(replace(view, state=state, reason=reason, ended=time.time()))
         self._progress.count_states()

@@ -58,6 +58,6 @@ class StepReport:
 
     @staticmethod
     def from_result(result: dict[str, Any]) -> "StepReport | None":
-        """Return the report in a result of Tune's; None in one of its own."""
+        """Return the report in one of Tune's results; None if Tune made the result itself."""
         report: StepReport | None = result.get("report")
         return report

@@ -32,7 +32,7 @@ def is_memory_error(error: BaseException) -> bool:
 
 @final
 class TrialWorker(tune.Trainable):
-    """A Ray actor that trains one trial after another; a step of Tune's is an epoch."""
+    """A Ray actor that trains one trial after another; one Tune step is one epoch."""
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds what all trials share
         self, config: dict[str, Any], sweep: Storage, data: TrainingData, device: str, threads: int

@@ -94,7 +94,7 @@ class Tracker:
     context waits for pending writes, but not for an unavailable MLflow.
 
     Args:
-        runs: the writer of the sweep's runs, used by the thread only.
+        runs: the writer of the sweep's runs; only the thread writes with it.
         end_on_error: whether an exception inside the context ends the sweep's run as failed.
     """
 
@@ -197,7 +197,7 @@ class Tracker:
         """Wait for pending writes and return them; return nothing once closed and done."""
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._closing)
-            # A trial of a moment is then written once, not at its start, each epoch and its end.
+            # A trial of less than this time is written once, instead of at its start, each epoch and its end.
             self._changed.wait_for(lambda: self._closing, timeout=_BATCH_SECONDS)
             return list(self._pending.items())
 

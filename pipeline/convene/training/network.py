@@ -91,7 +91,7 @@ def _build_block(config: NetworkConfig, channels: int, maps: int) -> nn.Sequenti
     """Return convolution, pooling, batch norm, activation and dropout, in this order.
 
     Pooling comes before batch norm and activation, which then work on fewer values. For max pooling and a
-    monotonic activation, pooling and activation commute.
+    non-decreasing activation, pooling and activation commute.
     """
     block = nn.Sequential()
     padding = (config.kernel_size - 1) // 2 if config.padding == "same" else 0

@@ -46,7 +46,7 @@ class ReportData:
     """The test predictions behind `result`."""
     test_reads: int
     has_ended: bool
-    """True if all trials have ended."""
+    """True if all trials have ended and none will follow."""
 
     @property
     def objective(self) -> str:
@@ -96,7 +96,7 @@ def load_data(sweep: OpenSweep) -> ReportData:
     result, predictions = record.result, test_predictions.load(record.files)
     members = result.ensemble.trials if result else ()
     if result:  # the search space with the settings of this ensemble
-        space = search_space.override(space, result.chosen.overrides)
+        space = search_space.override(space, result.chosen.overrides if result.chosen else {})
     if predictions and tuple(member.trial for member in predictions.members) != members:
         predictions = None  # a final stage was interrupted between writing the two
     return ReportData(

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,8 +77,8 @@ def render(report: ReportData) -> str:
 
 
 def _keep_units(value: Any) -> Any:
-    """Put a no-break space before percent signs in text, but not in markup."""
-    return value.replace(" %", "\u00a0%") if type(value) is str else value
+    """Put a no-break space between numbers and percent signs in text, but not in markup."""
+    return re.sub(r"(?<=\d) %", "\u00a0%", value) if type(value) is str else value
 
 
 def _contents(report: ReportData, drawn: Mapping[str, Figure]) -> list[tuple[str, str]]:
