@@ -43,7 +43,7 @@ def tracking_location(storage: Storage) -> TrackingLocation:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri and not storage.is_local:
         raise InputError(
-            f"storage = {storage.root}: MLflow needs a server to store its data; set MLFLOW_TRACKING_URI"
+            f"storage = {storage.root}: cannot hold MLflow's database; set MLFLOW_TRACKING_URI to a server"
         )
     if not uri:
         # SQLAlchemy parses the path as part of a URL; only these two characters need escaping.
@@ -197,7 +197,7 @@ class Tracker:
         """Wait for pending writes and return them; return nothing once closed and done."""
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._closing)
-            # A trial of less than this time is written once, instead of at its start, each epoch and its end.
+            # A very short trial is then written once, not at its start, each epoch and its end.
             self._changed.wait_for(lambda: self._closing, timeout=_BATCH_SECONDS)
             return list(self._pending.items())
 

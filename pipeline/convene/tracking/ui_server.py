@@ -27,7 +27,8 @@ class Server:
         host: the address to listen on.
         port: the port to listen on.
         allowed_hosts: further host names that browsers may use.
-        name: the sweep whose page is `url`; by default the experiment of the newest sweep is.
+        name: the sweep whose page becomes `url`; without it, `url` is the page of the experiment of the newest
+            sweep.
 
     Raises:
         InputError: if the sweep does not exist, nothing is recorded yet, or the port is in use.
@@ -92,11 +93,11 @@ def allowed_names(host: str, port: int, others: Sequence[str] = ()) -> list[str]
         known += [name, socket.getfqdn(), *_addresses(name), _outbound_address()]
     else:
         known.append(host)
-    written = [f"[{name}]" if ":" in name else name for name in known]
+    host_names = [f"[{name}]" if ":" in name else name for name in known]
     with_port = [name for name in others if ":" in name]
-    written += [name for name in others if ":" not in name]
+    host_names += [name for name in others if ":" not in name]
     # Browsers omit the default port 80, which a proxy or a tunnel may use.
-    both_forms = [form for name in written for form in (f"{name}:{port}", name)]
+    both_forms = [form for name in host_names for form in (f"{name}:{port}", name)]
     return list(dict.fromkeys([*with_port, *both_forms]))
 
 
