@@ -27,8 +27,8 @@ class Server:
         host: the address to listen on.
         port: the port to listen on.
         allowed_hosts: further host names that browsers may use.
-        name: the sweep whose page becomes `url`; without it, `url` is the page of the experiment of the newest
-            sweep.
+        name: the sweep whose page becomes `url`. Without it, `url` is the page of the experiment of the
+            newest sweep.
 
     Raises:
         InputError: if the sweep does not exist, nothing is recorded yet, or the port is in use.
