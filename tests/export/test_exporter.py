@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +19,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike, NDArray
 from sklearn.datasets import load_digits
+from torch.export import ExportedProgram
 
 from convene.config.schema import NetworkConfig
 from convene.ensemble.averaging import AveragedLogits
@@ -44,9 +48,12 @@ CARD = ModelCard(
     versions={"convene": "0.1.0", "torch": "2.13.0"},
 )
 
+Pixels = NDArray[np.uint8]
+"""[example, channel, height, width]."""
+
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def one_thread() -> Iterator[None]:
     """Use one thread, because networks this small are slower with more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -55,44 +62,48 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def pixels():
-    return (load_digits().images[:101, None] * 15.9).astype(np.uint8)
+def pixels() -> Pixels:
+    images: NDArray[np.float64] = load_digits().images[:101, None]
+    return (images * 15.9).astype(np.uint8)
 
 
-def network(seed, shape=(1, 8, 8), mean=((70.0,),), **config):
+def network(
+    seed: int, shape: tuple[int, int, int] = (1, 8, 8), mean: ArrayLike = ((70.0,),), **config: Any
+) -> ConvNet:
     """Return a small network whose running statistics differ from a new one's."""
     torch.manual_seed(seed)
     config = {"width": 4, "depth": 1} | config
     deviation = np.full((1, 1, 1), 90, np.float32)
-    convnet = ConvNet(NetworkConfig(**config), shape, len(CLASSES), np.float32([mean]), deviation)
+    convnet = ConvNet(NetworkConfig(**config), shape, len(CLASSES), np.array([mean], np.float32), deviation)
     convnet.train()(torch.randint(0, 256, (16, *shape), dtype=torch.uint8))
     return convnet
 
 
-def write(ensemble, pixels, folder):
+def write(ensemble: AveragedLogits, pixels: Pixels, folder: Path) -> verification.Agreement:
     return exporter.write(ensemble, classes=CLASSES, pixels=pixels, card=CARD, folder=folder)
 
 
 @pytest.fixture(scope="module")
-def ensemble():
-    padded = {"pool_size": 3, "pool_padding": "same"}
+def ensemble() -> AveragedLogits:
+    padded: dict[str, Any] = {"pool_size": 3, "pool_padding": "same"}
     members = [network(0, kernel_size=4, pooling="average", **padded), network(1, dropout=0.5, **padded)]
     return AveragedLogits(members, [3.0, 1.0]).eval()
 
 
 @pytest.fixture(scope="module")
-def folder(ensemble, pixels, tmp_path_factory):
+def folder(ensemble: AveragedLogits, pixels: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("sweep") / "export"
     write(ensemble, pixels, target)
     return target
 
 
-def run_onnx(folder, pixels):
+def run_onnx(folder: Path, pixels: Pixels) -> list[NDArray[np.float32]]:
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    return session.run(["logits", "probabilities"], {"images": pixels})
+    outputs: list[NDArray[np.float32]] = session.run(["logits", "probabilities"], {"images": pixels})
+    return outputs
 
 
-def run_original(ensemble, pixels):
+def run_original(ensemble: AveragedLogits, pixels: Pixels) -> list[NDArray[np.float32]]:
     with torch.inference_mode():
         return [output.numpy() for output in ensemble(torch.tensor(pixels))]
 
@@ -104,14 +115,14 @@ def run_original(ensemble, pixels):
     ("members", "weights"),
     [(0, []), (1, []), (2, [1.0]), (1, [0.0]), (2, [1.0, -1.0]), (1, [float("nan")]), (1, [float("inf")])],
 )
-def test_an_ensemble_needs_a_weight_above_0_for_each_member(members, weights):
+def test_an_ensemble_needs_a_weight_above_0_for_each_member(members: int, weights: list[float]) -> None:
     with pytest.raises(ValueError, match="weight"):
         AveragedLogits([network(0)] * members, weights)
 
 
 @settings(max_examples=15, deadline=None)
 @given(weights=st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=4))
-def test_logits_are_the_weighted_mean_and_probabilities_their_softmax(weights):
+def test_logits_are_the_weighted_mean_and_probabilities_their_softmax(weights: list[float]) -> None:
     members = [network(seed).eval() for seed in range(len(weights))]
     ensemble = AveragedLogits(members, weights)
     images = torch.arange(3 * 64, dtype=torch.uint8).reshape(3, 1, 8, 8)
@@ -126,24 +137,26 @@ def test_logits_are_the_weighted_mean_and_probabilities_their_softmax(weights):
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 7])
-def test_files_and_networks_agree_for_any_batch_size(folder, ensemble, pixels, batch):
-    batch = pixels[:batch]
+def test_files_and_networks_agree_for_any_batch_size(
+    folder: Path, ensemble: AveragedLogits, pixels: Pixels, batch: int
+) -> None:
+    images = pixels[:batch]
     program = torch.export.load(folder / "model.pt2").module()
-    expected = run_original(ensemble, batch)
-    for found in (run_onnx(folder, batch), [output.numpy() for output in program(torch.tensor(batch))]):
+    expected = run_original(ensemble, images)
+    for found in (run_onnx(folder, images), [output.numpy() for output in program(torch.tensor(images))]):
         for ours, theirs in zip(expected, found, strict=True):
-            assert theirs.shape == (len(batch), len(CLASSES))
+            assert theirs.shape == (len(images), len(CLASSES))
             np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
-def test_the_onnx_file_applies_the_weights(folder, ensemble, pixels):
+def test_the_onnx_file_applies_the_weights(folder: Path, ensemble: AveragedLogits, pixels: Pixels) -> None:
     first, second = (member(torch.tensor(pixels)).detach().numpy() for member in ensemble.members)
     np.testing.assert_allclose(run_onnx(folder, pixels)[0], (3 * first + second) / 4, atol=1e-5)
     assert np.abs(first - second).max() > 0.1
 
 
-CHANNELS_LAST = {"memory_format": torch.channels_last}
-VARIANTS = {
+CHANNELS_LAST: dict[str, Any] = {"memory_format": torch.channels_last}
+VARIANTS: dict[str, dict[str, Any]] = {
     "even kernel": {"kernel_size": 4, "depth": 2},
     "average pooling, gelu": {"pooling": "average", "activation": "gelu"},
     "dense layers with dropout": {"dense": (12, 6), "dense_dropout": 0.4, "dropout": 0.3},
@@ -160,7 +173,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
-def test_every_kind_of_network_agrees(variant, tmp_path):
+def test_every_kind_of_network_agrees(variant: dict[str, Any], tmp_path: Path) -> None:
     # In training mode with channels last, as after training.
     ensemble = AveragedLogits([network(0, **variant).to(**CHANNELS_LAST)], [1.0])
     pixels = np.random.default_rng(0).integers(0, 256, (9, *variant.get("shape", (1, 8, 8))), dtype=np.uint8)
@@ -171,7 +184,9 @@ def test_every_kind_of_network_agrees(variant, tmp_path):
     )
 
 
-def test_the_ensemble_is_not_changed_and_nothing_is_logged(pixels, tmp_path, capfd, caplog):
+def test_the_ensemble_is_not_changed_and_nothing_is_logged(
+    pixels: Pixels, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     ensemble = AveragedLogits([network(0).to(**CHANNELS_LAST)], [1.0]).train()
     before = {name: value.clone() for name, value in ensemble.state_dict().items()}
     with caplog.at_level(logging.WARNING):
@@ -183,7 +198,7 @@ def test_the_ensemble_is_not_changed_and_nothing_is_logged(pixels, tmp_path, cap
     assert not caplog.records
 
 
-def test_the_manifest_describes_every_other_file(folder, pixels):
+def test_the_manifest_describes_every_other_file(folder: Path, pixels: Pixels) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert {path.name for path in folder.iterdir()} == FILES
     assert manifest["files"].keys() == FILES - {"manifest.json"}
@@ -202,7 +217,7 @@ def test_the_manifest_describes_every_other_file(folder, pixels):
 @pytest.mark.parametrize(
     ("reads", "expected"), [(1, "was read once."), (3, "was read 3 times in this sweep.")]
 )
-def test_the_model_card_contains_the_scores(reads, expected):
+def test_the_model_card_contains_the_scores(reads: int, expected: str) -> None:
     agreement = verification.Agreement(101, 1e-7, 0.0, 1e-4)
     text = readme(replace(CARD, test_reads=reads), CLASSES, (1, 8, 8), agreement)
     for part in [
@@ -215,7 +230,7 @@ def test_the_model_card_contains_the_scores(reads, expected):
         assert part in text
 
 
-def test_the_onnx_file_is_self_contained_and_uses_standard_operators(folder):
+def test_the_onnx_file_is_self_contained_and_uses_standard_operators(folder: Path) -> None:
     model = onnx.load(folder / "model.onnx", load_external_data=False)
     assert not any(tensor.external_data for tensor in model.graph.initializer)
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", exporter.OPSET)]
@@ -225,7 +240,7 @@ def test_the_onnx_file_is_self_contained_and_uses_standard_operators(folder):
     onnx.checker.check_model(model, full_check=True)
 
 
-def test_no_file_contains_a_pickle_or_a_path_of_this_machine(folder):
+def test_no_file_contains_a_pickle_or_a_path_of_this_machine(folder: Path) -> None:
     with zipfile.ZipFile(folder / "model.pt2") as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}
     (samples,) = (name for name in contents if "sample_inputs" in name)
@@ -238,7 +253,7 @@ def test_no_file_contains_a_pickle_or_a_path_of_this_machine(folder):
         assert str(Path(exporter.__file__).parents[2]).encode() not in content, name
 
 
-def test_the_code_in_the_model_card_runs_without_this_package(folder):
+def test_the_code_in_the_model_card_runs_without_this_package(folder: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert [len(block.splitlines()) for block in blocks] == [5, 5]
     program = (
@@ -256,20 +271,21 @@ def test_the_code_in_the_model_card_runs_without_this_package(folder):
 
 
 @pytest.fixture
-def earlier(folder, tmp_path):
+def earlier(folder: Path, tmp_path: Path) -> Path:
     """Return the folder of an earlier export."""
     shutil.copytree(folder, tmp_path / "export")
     return tmp_path / "export"
 
 
-def contents(folder):
+def contents(folder: Path) -> dict[Path, bytes | bool]:
     return {path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
 
 
 @pytest.fixture(scope="module")
-def wrong_program(ensemble):
+def wrong_program(ensemble: AveragedLogits) -> ExportedProgram:
     """Return a program that differs from the right one by a small error."""
-    other = AveragedLogits(list(ensemble.members), [3.0, 1.01])
+    members = [member for member in ensemble.members if isinstance(member, ConvNet)]
+    other = AveragedLogits(members, [3.0, 1.01])
     with exporter._quiet_exporters():
         return exporter._program(exporter._evaluation_copy(other), (1, 8, 8))
 
@@ -282,8 +298,15 @@ def wrong_program(ensemble):
     ],
 )
 def test_a_file_that_computes_something_else_is_rejected(
-    saver, target, message, ensemble, pixels, earlier, wrong_program, monkeypatch
-):
+    saver: str,
+    target: str,
+    message: str,
+    ensemble: AveragedLogits,
+    pixels: Pixels,
+    earlier: Path,
+    wrong_program: ExportedProgram,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     save = getattr(exporter, saver)
     monkeypatch.setattr(exporter, saver, lambda program, path: save(wrong_program, path))
     before = contents(earlier.parent)
@@ -292,8 +315,10 @@ def test_a_file_that_computes_something_else_is_rejected(
     assert contents(earlier.parent) == before
 
 
-def test_a_full_disk_leaves_the_earlier_export(ensemble, pixels, earlier, monkeypatch):
-    def full(program, path):
+def test_a_full_disk_leaves_the_earlier_export(
+    ensemble: AveragedLogits, pixels: Pixels, earlier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(program: ExportedProgram, path: Path) -> None:
         path.write_bytes(b"a part")
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -304,7 +329,7 @@ def test_a_full_disk_leaves_the_earlier_export(ensemble, pixels, earlier, monkey
     assert contents(earlier.parent) == before
 
 
-def test_an_earlier_export_is_replaced(pixels, earlier):
+def test_an_earlier_export_is_replaced(pixels: Pixels, earlier: Path) -> None:
     (earlier / "README.md").unlink()
     write(AveragedLogits([network(5)], [1.0]), pixels[:3], earlier)
     assert [path.name for path in earlier.parent.iterdir()] == ["export"]
@@ -313,7 +338,9 @@ def test_an_earlier_export_is_replaced(pixels, earlier):
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "manifest.json/notes.txt"])
-def test_a_folder_with_other_files_is_not_replaced(name, ensemble, pixels, tmp_path):
+def test_a_folder_with_other_files_is_not_replaced(
+    name: str, ensemble: AveragedLogits, pixels: Pixels, tmp_path: Path
+) -> None:
     note = tmp_path / name
     note.parent.mkdir(exist_ok=True)
     note.write_text("mine")
@@ -323,13 +350,15 @@ def test_a_folder_with_other_files_is_not_replaced(name, ensemble, pixels, tmp_p
     assert note.read_text() == "mine"
 
 
-def test_a_folder_below_a_file_is_rejected(ensemble, pixels, tmp_path):
+def test_a_folder_below_a_file_is_rejected(ensemble: AveragedLogits, pixels: Pixels, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="cannot write"):
         write(ensemble, pixels, tmp_path / "file" / "export")
 
 
-def test_an_export_needs_an_image_and_a_name_for_each_logit(ensemble, pixels, tmp_path):
+def test_an_export_needs_an_image_and_a_name_for_each_logit(
+    ensemble: AveragedLogits, pixels: Pixels, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match="at least one image"):
         write(ensemble, pixels[:0], tmp_path / "export")
     with pytest.raises(ValueError, match="2 class names for 10 logits"):
@@ -341,10 +370,10 @@ def test_an_export_needs_an_image_and_a_name_for_each_logit(ensemble, pixels, tm
     ("examples", "sizes"),
     [(1, [1]), (2, [1, 1]), (7, [1, 6]), (256, [1, 255]), (257, [1, 255, 1]), (700, [1, 255, 256, 188])],
 )
-def test_verification_runs_batches_of_several_sizes(examples, sizes):
-    seen = []
+def test_verification_runs_batches_of_several_sizes(examples: int, sizes: list[int]) -> None:
+    seen: list[int] = []
 
-    def runtime(batch):
+    def runtime(batch: Pixels) -> verification.Outputs:
         seen.append(len(batch))
         return np.zeros((len(batch), 2), np.float32), np.zeros((len(batch), 2), np.float32)
 
@@ -362,15 +391,15 @@ def test_verification_runs_batches_of_several_sizes(examples, sizes):
         ([[1.0, 2.09]], None),
     ],
 )
-def test_logits_must_agree_within_the_tolerance(found, message):
-    expected, found = np.array([[1.0, 2.0]], np.float32), np.array(found, np.float32)
+def test_logits_must_agree_within_the_tolerance(found: list[list[float]], message: str | None) -> None:
+    logits, expected = np.array(found, np.float32), np.array([[1.0, 2.0]], np.float32)
     same = np.array([[0.3, 0.7]], np.float32)
     if message:
         with pytest.raises(WorkError, match=message):
-            verification.compare("Runtime", (found, same), (expected, same), 0.1)
+            verification.compare("Runtime", (logits, same), (expected, same), 0.1)
     else:
-        difference = verification.compare("Runtime", (found, same), (expected, same), 0.1)
-        assert difference == pytest.approx(float(np.abs(found - expected).max()))
+        difference = verification.compare("Runtime", (logits, same), (expected, same), 0.1)
+        assert difference == pytest.approx(float(np.abs(logits - expected).max()))
 
 
 @pytest.mark.parametrize(
@@ -378,22 +407,24 @@ def test_logits_must_agree_within_the_tolerance(found, message):
     [([1.0, 1.09], [1.05, 1.04], False), ([1.0, 1.15], [1.1, 1.05], True), ([1.1, 1.1], [1.0, 1.1], False)],
 )
 def test_another_class_is_allowed_only_if_the_top_two_logits_are_within_the_tolerance(
-    expected, found, rejected
-):
-    expected, found = np.array([expected], np.float32), np.array([found], np.float32)
+    expected: list[float], found: list[float], rejected: bool
+) -> None:
     same = np.array([[0.5, 0.5]], np.float32)
+    ours, theirs = ((np.array([logits], np.float32), same) for logits in (expected, found))
     if rejected:
         with pytest.raises(WorkError, match="another class"):
-            verification.compare("Runtime", (found, same), (expected, same), 0.125)
+            verification.compare("Runtime", theirs, ours, 0.125)
     else:
-        verification.compare("Runtime", (found, same), (expected, same), 0.125)
+        verification.compare("Runtime", theirs, ours, 0.125)
 
 
 # The copy.
 
 
 @pytest.mark.parametrize("prepare", [lambda path: None, lambda path: path.mkdir(parents=True)])
-def test_a_copy_into_a_new_or_empty_folder_is_identical(folder, tmp_path, prepare):
+def test_a_copy_into_a_new_or_empty_folder_is_identical(
+    folder: Path, tmp_path: Path, prepare: Callable[[Path], None]
+) -> None:
     destination = tmp_path / "some" / "where"
     prepare(destination)
     assert exporter.copy(folder, destination) == destination
@@ -401,7 +432,7 @@ def test_a_copy_into_a_new_or_empty_folder_is_identical(folder, tmp_path, prepar
     assert [path.name for path in destination.parent.iterdir()] == ["where"]
 
 
-def test_a_copy_into_a_folder_with_files_is_rejected(folder, tmp_path):
+def test_a_copy_into_a_folder_with_files_is_rejected(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     for destination in (tmp_path, tmp_path / "notes.txt", folder):
         with pytest.raises(InputError, match="exists and is not empty"):
@@ -413,7 +444,7 @@ def test_a_copy_into_a_folder_with_files_is_rejected(folder, tmp_path):
 
 @pytest.mark.parametrize("empty", [False, True])
 @pytest.mark.parametrize("name", ["model.onnx", "model.pt2", "README.md"])
-def test_a_damaged_file_is_not_copied(earlier, tmp_path, name, empty):
+def test_a_damaged_file_is_not_copied(earlier: Path, tmp_path: Path, name: str, empty: bool) -> None:
     damaged = bytearray((earlier / name).read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (earlier / name).write_bytes(damaged)
@@ -433,8 +464,15 @@ def test_a_damaged_file_is_not_copied(earlier, tmp_path, name, empty):
         (errno.EACCES, InputError, "cannot write .*Permission denied"),
     ],
 )
-def test_a_copy_that_cannot_be_written_leaves_nothing(folder, tmp_path, monkeypatch, number, kind, message):
-    def fail(source, destination):
+def test_a_copy_that_cannot_be_written_leaves_nothing(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[Exception],
+    message: str,
+) -> None:
+    def fail(source: str, destination: str) -> None:
         Path(destination).write_bytes(b"a part")
         raise OSError(number, os.strerror(number), str(destination))
 

@@ -2,11 +2,15 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -21,14 +25,18 @@ from convene.training.network import ConvNet
 
 CLASSES = ("nought", 'one, "uno"', *(f"digit {n}" for n in range(2, 10)))
 
-
-@pytest.fixture(scope="module")
-def pixels():
-    return (load_digits().images[:7, None] * 15.9).astype(np.uint8)
+Pixels = NDArray[np.uint8]
+"""[example, channel, height, width]."""
 
 
 @pytest.fixture(scope="module")
-def ensemble():
+def pixels() -> Pixels:
+    images: NDArray[np.float64] = load_digits().images[:7, None]
+    return (images * 15.9).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def ensemble() -> AveragedLogits:
     torch.manual_seed(0)
     mean, deviation = np.full((1, 1, 1), 70, np.float32), np.full((1, 1, 1), 90, np.float32)
     config = NetworkConfig(width=4, depth=1)
@@ -36,7 +44,7 @@ def ensemble():
 
 
 @pytest.fixture(scope="module")
-def exported(ensemble, pixels, tmp_path_factory):
+def exported(ensemble: AveragedLogits, pixels: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep") / "export"
     member = ScoredMember(0, 0.5, 0.9, 0.9)
     card = ModelCard(
@@ -47,7 +55,7 @@ def exported(ensemble, pixels, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def images(pixels, tmp_path_factory):
+def images(pixels: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     (folder / "more").mkdir()
     for number, image in enumerate(pixels):
@@ -56,7 +64,9 @@ def images(pixels, tmp_path_factory):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1024])
-def test_every_image_gets_its_most_probable_class(exported, images, ensemble, pixels, chunk):
+def test_every_image_gets_its_most_probable_class(
+    exported: Path, images: Path, ensemble: AveragedLogits, pixels: Pixels, chunk: int
+) -> None:
     frames = list(predict(exported, images, chunk=chunk))
     assert all(len(frame) <= chunk for frame in frames)
     table = pd.concat(frames, ignore_index=True)
@@ -68,12 +78,12 @@ def test_every_image_gets_its_most_probable_class(exported, images, ensemble, pi
     np.testing.assert_allclose(table["probability"], probability, atol=1e-5)
 
 
-def test_one_image_is_enough(exported, images):
+def test_one_image_is_enough(exported: Path, images: Path) -> None:
     (frame,) = predict(exported, images / "3.png", threads=1)
     assert list(frame["file"]) == ["3.png"]
 
 
-def test_prediction_imports_neither_torch_nor_ray_nor_mlflow(exported, images):
+def test_prediction_imports_neither_torch_nor_ray_nor_mlflow(exported: Path, images: Path) -> None:
     program = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -92,28 +102,28 @@ def test_prediction_imports_neither_torch_nor_ray_nor_mlflow(exported, images):
     ("shape", "expected"),
     [((1, 8, 8), 256), ((1, 28, 28), 256), ((3, 224, 224), 20), ((3, 1024, 1024), 1), ((3, 4096, 4096), 1)],
 )
-def test_large_images_run_in_small_batches(shape, expected):
+def test_large_images_run_in_small_batches(shape: tuple[int, int, int], expected: int) -> None:
     assert batch_size(shape) == expected
 
 
 # Folders that are not an export.
 
 
-def edit(**changes):
-    def damage(folder):
+def edit(**changes: Any) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
         manifest = json.loads((folder / "manifest.json").read_text())
         (folder / "manifest.json").write_text(json.dumps(manifest | changes))
 
     return damage
 
 
-def flip(folder):
+def flip(folder: Path) -> None:
     content = bytearray((folder / "model.onnx").read_bytes())
     content[100] ^= 1
     (folder / "model.onnx").write_bytes(content)
 
 
-DAMAGES = [
+DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (shutil.rmtree, "export: no such folder"),
     (
         lambda folder: (folder / "manifest.json").unlink(),
@@ -138,7 +148,9 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
-def test_a_damaged_export_is_reported_at_once(damage, message, exported, images, tmp_path):
+def test_a_damaged_export_is_reported_at_once(
+    damage: Callable[[Path], object], message: str, exported: Path, images: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "export"
     shutil.copytree(exported, folder)
     damage(folder)
@@ -146,14 +158,14 @@ def test_a_damaged_export_is_reported_at_once(damage, message, exported, images,
         predict(folder, images)
 
 
-def test_missing_images_are_reported_at_once(exported, tmp_path):
+def test_missing_images_are_reported_at_once(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no images"):
         predict(exported, tmp_path)
     with pytest.raises(InputError, match="nowhere"):
         predict(exported, tmp_path / "nowhere")
 
 
-def test_unknown_keys_of_a_manifest_are_ignored(exported, tmp_path):
+def test_unknown_keys_of_a_manifest_are_ignored(exported: Path, tmp_path: Path) -> None:
     folder = tmp_path / "export"
     shutil.copytree(exported, folder)
     edit(colour="blue")(folder)
@@ -163,11 +175,15 @@ def test_unknown_keys_of_a_manifest_are_ignored(exported, tmp_path):
 # Tables.
 
 
-READERS = {"table.csv": pd.read_csv, "table.parquet": pd.read_parquet, "TABLE.CSV": pd.read_csv}
+READERS: dict[str, Callable[..., pd.DataFrame]] = {
+    "table.csv": pd.read_csv,
+    "table.parquet": pd.read_parquet,
+    "TABLE.CSV": pd.read_csv,
+}
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_table_can_be_read_back(name, exported, images, tmp_path):
+def test_a_table_can_be_read_back(name: str, exported: Path, images: Path, tmp_path: Path) -> None:
     expected = pd.concat(predict(exported, images), ignore_index=True)
     (tmp_path / name).write_text("an earlier file")
     assert write_table(predict(exported, images, chunk=2), tmp_path / name) == 7
@@ -180,13 +196,13 @@ def test_a_table_can_be_read_back(name, exported, images, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
-def test_any_file_name_is_kept_and_a_table_may_be_empty(name, tmp_path):
+def test_any_file_name_is_kept_and_a_table_may_be_empty(name: str, tmp_path: Path) -> None:
     files = ["a,b.png", 'a"b.png', "a\nb.png", "ä/é.png", ""]
     frame = pd.DataFrame(
-        {"file": files, "label": CLASSES[:5], "probability": np.float32([0.1, 0.2, 0, 1, 1])}
+        {"file": files, "label": CLASSES[:5], "probability": np.array([0.1, 0.2, 0, 1, 1], np.float32)}
     )
     write_table([frame, frame], tmp_path / name)
-    options = {"keep_default_na": False} if name.endswith("csv") else {}
+    options: dict[str, Any] = {"keep_default_na": False} if name.endswith("csv") else {}
     found = READERS[name](tmp_path / name, **options)
     assert list(found["file"]) == files * 2
     assert list(found["label"]) == list(CLASSES[:5]) * 2
@@ -203,9 +219,11 @@ def test_any_file_name_is_kept_and_a_table_may_be_empty(name, tmp_path):
         (PermissionError(13, "Permission denied"), InputError),
     ],
 )
-def test_an_unfinished_table_does_not_appear(name, failure, expected, tmp_path):
-    def frames():
-        yield pd.DataFrame({"file": ["a"], "label": ["b"], "probability": np.float32([1])})
+def test_an_unfinished_table_does_not_appear(
+    name: str, failure: Exception, expected: type[Exception], tmp_path: Path
+) -> None:
+    def frames() -> Iterator[pd.DataFrame]:
+        yield pd.DataFrame({"file": ["a"], "label": ["b"], "probability": np.array([1], np.float32)})
         raise failure
 
     (tmp_path / name).write_text("an earlier file")
@@ -223,10 +241,12 @@ def test_an_unfinished_table_does_not_appear(name, failure, expected, tmp_path):
         ("folder.csv", "is a folder"),
     ],
 )
-def test_an_impossible_table_path_is_rejected_before_any_work(name, message, tmp_path):
+def test_an_impossible_table_path_is_rejected_before_any_work(
+    name: str, message: str, tmp_path: Path
+) -> None:
     (tmp_path / "folder.csv").mkdir()
 
-    def frames():
+    def frames() -> Iterator[pd.DataFrame]:
         raise AssertionError("work was done")
         yield
 
