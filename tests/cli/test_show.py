@@ -21,6 +21,7 @@ from convene.records.open_sweep import open_sweep, recorded_data
 from convene.records.sweep_record import JOURNAL, SweepRecord
 from convene.search.study import Study
 from convene.search.study_storage import StudyStorage
+from convene.search.trial_state import TrialState
 from convene.storage import Storage
 from convene.sweep import run
 from convene.training import checkpoint
@@ -198,12 +199,17 @@ def test_the_seed_selects_the_images(ensemble: ModelView) -> None:
 
 
 def test_filters_and_feature_maps_match_the_network(ensemble: ModelView) -> None:
+    import torch
+
     data = ensemble.dataset
     network = ensemble.network()
-    second = network.blocks[1][0].weight.detach().numpy()
+    block = network.blocks[1]
+    assert isinstance(block, torch.nn.Sequential) and isinstance(block[0], torch.nn.Conv2d)
+    second = block[0].weight.detach().numpy()
     view = views.filters(ensemble, ViewOptions(layer=2, channel=3))
     [figure] = view.figures.values()
     drawn = figure.axes[0].images[0].get_array()
+    assert isinstance(drawn, np.ma.MaskedArray)
     assert set(np.unique(drawn.compressed())) == set(np.unique(second[:, 3].astype(np.float64)))
     assert view.numbers["layers"][0]["largest_weight"] == pytest.approx(np.abs(second[:, 3]).max())
 
@@ -211,8 +217,7 @@ def test_filters_and_feature_maps_match_the_network(ensemble: ModelView) -> None
     sizes = [(row["before"], row["after"]) for row in view.numbers["layers"]]
     assert sizes == [([8, 8], [4, 4]), ([4, 4], [2, 2])]
     last = view.figures["features-layer-2"].axes[2].images[0].get_array()
-    import torch
-
+    assert isinstance(last, np.ma.MaskedArray)
     pixels = torch.from_numpy(data.valid.pixels[5:6])
     with torch.inference_mode():
         after = network.blocks((pixels.float() - network.mean) / network.deviation)
@@ -281,7 +286,7 @@ def test_an_enlarged_and_interrupted_sweep_can_be_resumed(
     assert "is unfinished; 12 trials requested" in shown and "continue with: convene resume small" in shown
     # All trials have ended, but the process ended before the final stage; resume runs it.
     for _ in range(4):
-        sweep.study.tell(sweep.study.ask()[0], "FAIL", reason="a test")
+        sweep.study.tell(sweep.study.ask()[0], TrialState.FAIL, reason="a test")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     ended, resumed = run.resume_sweep("small", storage=storage)
     assert (resumed, ended.ended, ended.trials) == (True, True, 12)
@@ -298,7 +303,7 @@ def copy_without_epochs(swept: Swept, folder: Path, *reasons: str) -> Path:
             record.space, lambda configuration: None, StudyStorage(journal=record.files / JOURNAL), "small"
         )
         for reason in reasons:
-            study.tell(study.ask()[0], "FAIL", reason=reason)
+            study.tell(study.ask()[0], TrialState.FAIL, reason=reason)
     return storage
 
 
