@@ -21,9 +21,15 @@ def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def test_the_docstring_reader_sees_every_kind() -> None:
-    tree = ast.parse(
-        '"""Module."""\nclass A:\n    """Class."""\n    x: int\n    """Field."""\n    def f(self):\n        """Do."""'
-    )
+    tree = ast.parse("""
+'Module.'
+class Record:
+    'Class.'
+    field: int
+    'Field.'
+    def method(self):
+        'Do.'
+""")
     assert [text for _, text in docstrings(tree)] == ["Module.", "Class.", "Field.", "Do."]
 
 
