@@ -189,7 +189,7 @@ class _Driver:
             return result
 
         sweep = OpenSweep(self._sweep_record, self._space, self._dataset, self._study)
-        budget, tracker = TimeBudget(0.0, self._space.base, 1), SimpleNamespace(show=lambda view: None)
+        budget, tracker = TimeBudget(0.0, self._space.base, 1), SimpleNamespace(log_trial=lambda view: None)
         observer = Observer(sweep, tracker, budget, lambda progress: None)  # type: ignore[arg-type]
         for _ in range(_REPEATS):
             number, _configuration = timed("ask", self._study.ask)
