@@ -111,11 +111,23 @@ def convene_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     return run
 
 
+CREATE_TABLES = "import mlflow, sys; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of MLflow's, to be copied: creating its tables takes seconds."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    program = [sys.executable, "-c", CREATE_TABLES, f"sqlite:///{folder}/mlflow.db"]
+    subprocess.run(program, cwd=folder, env=CLEAN, capture_output=True, check=True)
+    return folder / "mlflow.db"
+
+
 @dataclass(frozen=True)
 class Services:
-    """A Ray cluster that sweeps join, and MLflow's empty database, so that a sweep need not start either.
+    """A running Ray cluster and an empty MLflow database for small sweeps.
 
-    Starting Ray and creating MLflow's tables is half of the time of a small sweep.
+    A sweep that starts Ray and creates MLflow's tables itself takes about twice as long.
     """
 
     address: dict[str, str]
@@ -123,7 +135,7 @@ class Services:
     database: Path
 
     def convene(self, *arguments: str | Path, folder: Path, **environment: str) -> Ended:
-        """Run the command with the storage root `mlruns` in the folder, on the cluster."""
+        """Run the command on the cluster, with the storage root `mlruns` in the folder."""
         root = folder / "mlruns"
         root.mkdir(exist_ok=True)
         if not (root / "mlflow.db").exists():
@@ -131,19 +143,13 @@ class Services:
         return convene(*arguments, folder=folder, **self.address, **environment)
 
 
-CREATE_DATABASE = "import mlflow, sys; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
-
-
 @pytest.fixture(scope="session")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+def services(mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """One cluster for all sweeps that do not test how a sweep starts its own."""
     from tests.support.ray_cluster import one_node  # which imports this module
 
-    folder = tmp_path_factory.mktemp("services")
-    database = folder / "mlflow.db"
-    create = [sys.executable, "-c", CREATE_DATABASE, f"sqlite:///{database}"]
-    subprocess.run(create, cwd=folder, env=CLEAN, capture_output=True, check=True)
-    with one_node(folder) as environment:
-        yield Services(environment, database)
+    with one_node(tmp_path_factory.mktemp("services")) as address:
+        yield Services(address, mlflow_database)
 
 
 @dataclass(frozen=True)

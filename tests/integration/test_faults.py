@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -103,6 +104,15 @@ class Sweep:
         )
 
 
+@pytest.fixture
+def sweep(tmp_path: Path, mlflow_database: Path) -> Sweep:
+    """A sweep that finds MLflow's tables in its storage root."""
+    sweep = Sweep(tmp_path)
+    sweep.root.mkdir()
+    shutil.copy(mlflow_database, sweep.root / "mlflow.db")
+    return sweep
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -149,8 +159,7 @@ def test_the_driver_killed_at_ten_random_moments(tmp_path: Path) -> None:
     sweep.check()
 
 
-def test_a_finished_sweep_is_not_changed_by_a_resume(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path)
+def test_a_finished_sweep_is_not_changed_by_a_resume(sweep: Sweep) -> None:
     finish(sweep.start("--trials", "2", "--set", "training.epochs=2"))
     before = {path: path.stat().st_mtime_ns for path in sweep.root.rglob("*") if path.is_file()}
     _, err = finish(sweep.start())
@@ -158,8 +167,7 @@ def test_a_finished_sweep_is_not_changed_by_a_resume(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in sweep.root.rglob("*") if path.is_file()} == before
 
 
-def test_a_worker_killed_in_an_epoch_costs_that_epoch(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path)
+def test_a_worker_killed_in_an_epoch_costs_that_epoch(sweep: Sweep) -> None:
     process = sweep.start("--set", "search.scheduler=none", "--trials", "3")
 
     def is_training(epochs: int) -> bool:
@@ -174,8 +182,7 @@ def test_a_worker_killed_in_an_epoch_costs_that_epoch(tmp_path: Path) -> None:
     assert set(table.state) == {"COMPLETE"}
 
 
-def test_a_configuration_that_no_machine_holds_fails_and_the_rest_goes_on(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path)
+def test_a_configuration_that_no_machine_holds_fails_and_the_rest_goes_on(sweep: Sweep) -> None:
     # The larger one has 4096 x 16384 kernels of 31 x 31 pixels: 258 GB.
     filters = "network.filters={choices=[[8], [4096, 16384]]}"
     others = ("network.kernel_size=31", "training.epochs=2", "search.retries=1")
@@ -188,12 +195,12 @@ def test_a_configuration_that_no_machine_holds_fails_and_the_rest_goes_on(tmp_pa
     assert failed.reason.str.startswith("out of memory, also alone: ").all()
 
 
-def test_workers_that_ray_kills_for_want_of_memory_cost_an_epoch(tmp_path: Path) -> None:
+def test_workers_that_ray_kills_for_want_of_memory_cost_an_epoch(sweep: Sweep) -> None:
     memory = psutil.virtual_memory()
     if memory.available < 8e9:
         pytest.skip("less than 8 GB of memory are free")
     threshold = (memory.total - memory.available + 4e9) / memory.total
-    sweep = Sweep(tmp_path, RAY_memory_usage_threshold=f"{threshold:.3f}")
+    sweep.environment["RAY_memory_usage_threshold"] = f"{threshold:.3f}"
     process = sweep.start("--trials", "4", "--set", "search.scheduler=none")
     wait_for(lambda: sweep.epochs() > 5)
     before = {worker.pid for worker in workers(process)}
@@ -212,8 +219,8 @@ def test_workers_that_ray_kills_for_want_of_memory_cost_an_epoch(tmp_path: Path)
     assert set(pd.read_parquet(sweep.root / "sweeps/s/trials.parquet").state) == {"COMPLETE"}
 
 
-def test_trials_that_ray_always_kills_are_not_tried_for_ever(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, RAY_memory_usage_threshold="0.001")
+def test_trials_that_ray_always_kills_are_not_tried_for_ever(sweep: Sweep) -> None:
+    sweep.environment["RAY_memory_usage_threshold"] = "0.001"
     _, err = finish(sweep.start("--trials", "2", "--set", "search.retries=1"), code=1)
     assert "no trial finished an epoch" in err
     for trial in (0, 1):
@@ -235,8 +242,7 @@ def test_a_node_killed_in_an_epoch_costs_that_epoch(tmp_path: Path) -> None:
     assert set(table.state) == {"COMPLETE"}
 
 
-def test_ctrl_c_ends_in_good_order_and_the_sweep_goes_on(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path)
+def test_ctrl_c_ends_in_good_order_and_the_sweep_goes_on(sweep: Sweep) -> None:
     process = sweep.start()
     wait_for(lambda: sweep.epochs() > 10)
     process.send_signal(signal.SIGINT)
@@ -248,8 +254,7 @@ def test_ctrl_c_ends_in_good_order_and_the_sweep_goes_on(tmp_path: Path) -> None
     sweep.check()
 
 
-def test_a_sweep_that_is_running_is_left_alone(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path)
+def test_a_sweep_that_is_running_is_left_alone(sweep: Sweep, tmp_path: Path) -> None:
     process = sweep.start("--trials", "3")
     wait_for(lambda: sweep.epochs() > 2)
     for verb in ("resume", "sync"):
@@ -260,8 +265,7 @@ def test_a_sweep_that_is_running_is_left_alone(tmp_path: Path) -> None:
     sweep.check(trials=3)
 
 
-def test_ctrl_c_twice_ends_at_once_and_the_sweep_goes_on(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path)
+def test_ctrl_c_twice_ends_at_once_and_the_sweep_goes_on(sweep: Sweep) -> None:
     process = sweep.start()
     wait_for(lambda: sweep.epochs() > 10)
     process.send_signal(signal.SIGINT)
@@ -312,8 +316,9 @@ def answers(port: int) -> bool:
         return False
 
 
-def test_a_server_away_for_half_a_minute_loses_nothing(tmp_path: Path) -> None:
+def test_a_server_away_for_half_a_minute_loses_nothing(tmp_path: Path, mlflow_database: Path) -> None:
     port = free_port()
+    shutil.copy(mlflow_database, tmp_path / "server.db")
     sweep = Sweep(tmp_path, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
     with mlflow_server(tmp_path, port):
         process = sweep.start("--trials", "16", "--json")
@@ -328,8 +333,9 @@ def test_a_server_away_for_half_a_minute_loses_nothing(tmp_path: Path) -> None:
     sweep.check(trials=16, database=tmp_path / "server.db")
 
 
-def test_a_server_that_stays_away_is_told_later(tmp_path: Path) -> None:
+def test_a_server_that_stays_away_is_told_later(tmp_path: Path, mlflow_database: Path) -> None:
     port = free_port()
+    shutil.copy(mlflow_database, tmp_path / "server.db")
     sweep = Sweep(tmp_path, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
     with mlflow_server(tmp_path, port):
         process = sweep.start("--trials", "3")

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,10 +251,11 @@ def wait_for_an_epoch(files: Storage) -> None:
 
 
 def test_a_sweep_in_a_bucket_is_killed_finished_exported_and_predicts(
-    store: ObjectStore, tmp_path: Path
+    store: ObjectStore, tmp_path: Path, mlflow_database: Path
 ) -> None:
     bucket = store.bucket()
     root = f"s3://{bucket}/team"
+    shutil.copy(mlflow_database, tmp_path / "mlflow.db")
     (tmp_path / "small.toml").write_text(SMALL_SPACE.replace("epochs = 4", "epochs = 30"))
     backend = f"sqlite:///{tmp_path}/mlflow.db"
     with mlflow_server(backend, f"s3://{bucket}/mlflow", store.environment) as uri:
@@ -299,10 +301,11 @@ def test_without_a_tracking_server_a_bucket_is_refused(store: ObjectStore, tmp_p
 
 
 def test_a_store_that_goes_away_ends_the_sweep_and_it_can_be_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server is killed in an epoch; what it had is lost with it, so only the end is checked."""
     (tmp_path / "small.toml").write_text(SMALL_SPACE.replace("epochs = 4", "epochs = 300"))
+    shutil.copy(mlflow_database, tmp_path / "mlflow.db")
     with mlflow_server(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "artifacts"), {}) as uri:
         with object_store() as server:
             for name, value in server.environment.items():

@@ -1,5 +1,6 @@
 """A sweep whose environment is full of credentials shows none, also where it fails."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from tests.support.planted import SECRETS, assert_nothing_planted
 pytestmark = pytest.mark.slow
 
 
-def test_no_credential_is_written_or_said(tmp_path: Path) -> None:
+def test_no_credential_is_written_or_said(tmp_path: Path, mlflow_database: Path) -> None:
+    shutil.copy(mlflow_database, tmp_path / "server.db")
     (tmp_path / "small.toml").write_text(SMALL_SPACE)
     port, runs, said = free_port(), tmp_path / "runs", ""
     environment = {

@@ -207,26 +207,25 @@ def test_a_folder_of_colour_images_goes_all_the_way(
 
 
 @pytest.mark.slow
-def test_the_final_stage_can_be_redone_and_says_that_it_read_the_test_set_again(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore")  # from MLflow and SQLAlchemy
+def test_the_final_stage_can_be_redone_and_says_that_it_read_the_test_set_again(
+    services: Services, convene_here: Callable[..., Ended], tmp_path: Path
+) -> None:
     (tmp_path / "two.toml").write_text(SMALL_SPACE.replace("trials = 8", "trials = 4"))
     sets = ("--set", "training.learning_rate=0.02", "--set", "search.scheduler=none")
-    first = convene("sweep", "two.toml", *sets, "--json", folder=tmp_path)
+    first = services.convene("sweep", "two.toml", *sets, "--json", folder=tmp_path)
     assert first.code == 0, first.err
-    again = convene("ensemble", "two", "--size", "2", "--json", folder=tmp_path)
+    again = convene_here("ensemble", "two", "--size", "2", "--json", folder=tmp_path)
     assert again.code == 0, again.err
     assert len(again.json["ensemble"]["members"]) == 2
     assert again.json["test_reads"] == 2
     assert again.json["mlflow"]["run_id"] == first.json["mlflow"]["run_id"]
     assert again.json["states"] == first.json["states"]
-    shown = convene("ensemble", "two", "--size", "1", folder=tmp_path)
+    shown = convene_here("ensemble", "two", "--size", "1", folder=tmp_path)
     assert "test set read 3 times" in shown.out
     best = again.json["best_single"]["trial"]
-    assert (
-        json.loads((tmp_path / "mlruns/sweeps/two/result.json").read_text())["ensemble"]["members"][0][
-            "trial"
-        ]
-        == best
-    )
+    result = json.loads((tmp_path / "mlruns/sweeps/two/result.json").read_text())
+    assert result["ensemble"]["members"][0]["trial"] == best
 
 
 @pytest.mark.slow
