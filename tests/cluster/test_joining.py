@@ -46,7 +46,8 @@ nodes.wait_for_nodes()
 print(with_gpu.node_id, flush=True)
 try:
     run.run_sweep(
-        "s.toml", name="s", address=nodes.address, watch=lambda progress: print(progress.event, flush=True),
+        "s.toml", name="s", address=nodes.address,
+        watch=lambda progress: print(progress.event, flush=True), announce=print,
         overrides={
             "search.gpus_per_trial": "auto", "search.trials": 4, "search.scheduler": "none",
             "training.epochs": 3, "network.width": {"choices": [8, 16]},
@@ -72,7 +73,7 @@ def test_trials_share_a_gpu_and_get_a_whole_one_after_running_out_of_memory(
     assert done.returncode == 0, done.stderr
     sweep.check(trials=4)
     assert (
-        "gpus: 0.5 per trial, 2 trials at a time; a GPU holds 2 of the largest trial, 1 GB of 2.2 GB each"
+        "gpus: 0.5 per trial, 2 trials at a time; a GPU of 2.2 GB holds 2 of the largest trial, 1 GB each"
         in done.stdout
     )
     table = pd.read_parquet(sweep.root / "sweeps/s/trials.parquet")

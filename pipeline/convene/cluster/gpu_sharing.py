@@ -173,9 +173,9 @@ def _gpu_messages(resources: Resources, memory: GpuMemory | str | None) -> Itera
     gpus = resources.gpus_per_trial
     if isinstance(memory, GpuMemory):
         yield (
-            f"gpus: {gpus:g} per trial, {resources.concurrency} trials at a time; a GPU holds "
-            f"{memory.max_trials} of the largest trial, {byte_size(memory.trial_bytes)} of "
-            f"{byte_size(memory.total_bytes)} each"
+            f"gpus: {gpus:g} per trial, {resources.concurrency} trials at a time; "
+            f"a GPU of {byte_size(memory.total_bytes)} holds {memory.max_trials} of the largest trial, "
+            f"{byte_size(memory.trial_bytes)} each"
         )
     available = sum(node.gpus for node in resources.nodes)
     if available and not gpus:
