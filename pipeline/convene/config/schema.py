@@ -77,9 +77,11 @@ class DataConfig(Section):
     mean of each pixel and one standard deviation. `none` only scales 0–255 to 0–1; `center` also subtracts
     the mean image."""
     image_column: str = "image"
-    """Parquet column of pixel lists or encoded images."""
+    """Parquet column of pixel lists or encoded images. Without a column `image`, the only one that holds
+    images by Hugging Face's metadata or by its type."""
     label_column: str = "label"
-    """Parquet column of labels."""
+    """Parquet column of labels. Without a column `label`, the only `ClassLabel` in Hugging Face's
+    metadata."""
 
 
 class NetworkConfig(Section):

@@ -1,12 +1,10 @@
 """Parquet files with a column of images and a column of labels."""
 
-import json
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +13,16 @@ from convene.config.schema import DataConfig
 from convene.datasets.arrow import image_values, label_values
 from convene.datasets.dataset import Images, SourceData
 from convene.datasets.decoding import EncodedImage, decode_splits
+from convene.datasets.file_tree import printable
+from convene.datasets.hugging_face import class_names, find_columns
 from convene.datasets.labels import as_labels, encode
 from convene.datasets.memory import check_images_fit
+from convene.datasets.parquet_files import find_files, group_by_split
 from convene.datasets.pixels import as_pixels
 from convene.errors import InputError
 
-logger = logging.getLogger(__name__)
-
 # A small number, because Arrow often stores pixels as 64-bit integers.
 _BATCH_ROWS = 256
-_PREFIXES = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -38,22 +36,22 @@ class _Split:
 
 
 def has_files(folder: Path) -> bool:
-    """Return whether the folder, or `data/` in it, has Parquet files."""
-    return bool(_find_files(folder))
+    """Return whether the folder has Parquet files, itself or in a layout of Hugging Face."""
+    return folder.is_dir() and bool(find_files(folder))
 
 
 def read(path: Path, config: DataConfig) -> SourceData:
-    """Return the images and labels of a file, or of the files in a folder or its `data/`.
+    """Return the images and labels of a file, or of the files in a folder (see `parquet_files`).
 
-    Files of a folder belong to splits by the start of their names: `train`, `valid` or `val`, and `test`. A
-    single file, or a folder without such names, has no splits. An image is a list of pixels (flat or nested,
-    see `pixels.as_pixels`), the bytes of an image file, or a struct with such `bytes`. Class names come from
-    Hugging Face's metadata, or else are the distinct labels.
+    A single file, or a folder without names of splits, has no splits. An image is a list of pixels (flat or
+    nested, see `pixels.as_pixels`), the bytes of an image file, or a struct with such `bytes`. Class names
+    come from Hugging Face's metadata, or else are the distinct labels. The metadata also states the columns
+    if there are none with the default names.
 
     Raises:
         InputError: if a file is broken, a column is missing, or values are not images or labels.
     """
-    files = {"train": [path]} if path.is_file() else _group_by_split(path)
+    files = {"train": [path]} if path.is_file() else group_by_split(path)
     rows = {split: _read_split(paths, config) for split, paths in files.items()}
     classes, labels = encode(
         {split: part.labels for split, part in rows.items()},
@@ -68,35 +66,6 @@ def read(path: Path, config: DataConfig) -> SourceData:
     return SourceData(classes, {split: Images(pixels[split], labels[split]) for split in rows})
 
 
-def _find_files(folder: Path) -> list[Path]:
-    for parent in (folder, folder / "data"):
-        if parent.is_dir():
-            files = sorted(
-                path
-                for path in parent.iterdir()
-                if path.suffix == ".parquet" and not path.name.startswith(".")
-            )
-            if files:
-                return files
-    return []
-
-
-def _group_by_split(folder: Path) -> dict[str, list[Path]]:
-    files = _find_files(folder)
-    splits: dict[str, list[Path]] = {}
-    for path in files:
-        split = next((split for prefix, split in _PREFIXES.items() if path.name.startswith(prefix)), "")
-        splits.setdefault(split, []).append(path)
-    others = splits.pop("", [])
-    if not splits:
-        return {"train": files}
-    if "train" not in splits:
-        raise InputError(f"{folder}: no Parquet file name starts with train; found {files[0].name}")
-    if others:
-        logger.warning("%s: ignoring %s beside train", folder, ", ".join(path.name for path in others))
-    return splits
-
-
 def _read_split(paths: Sequence[Path], config: DataConfig) -> _Split:
     pixels: list[NDArray[np.uint8]] = []
     encoded: list[EncodedImage] = []
@@ -104,10 +73,10 @@ def _read_split(paths: Sequence[Path], config: DataConfig) -> _Split:
     names = None
     for path in paths:
         row = 0
-        for batch, schema in _batches(path, config):
-            names = names or _class_names(schema, config.label_column)
-            where = f"{path}: {config.image_column}"
-            content = image_values(batch.column(config.image_column), where, row)
+        for batch, file_names in _batches(path, config):
+            names = names or file_names
+            where = f"{path}: {batch.schema.names[0]}"
+            content = image_values(batch.column(0), where, row)
             if isinstance(content, list):
                 encoded += [EncodedImage(f"{path}, row {row + n}", image) for n, image in enumerate(content)]
             else:
@@ -121,8 +90,8 @@ def _read_split(paths: Sequence[Path], config: DataConfig) -> _Split:
                         f"{_describe_size(pixels[-1])} in the {_BATCH_ROWS} rows from {row}; "
                         "lists of pixels must have the same size"
                     )
-            where = f"{path}: {config.label_column}"
-            labels.append(as_labels(label_values(batch.column(config.label_column), where, row), where))
+            where = f"{path}: {batch.schema.names[1]}"
+            labels.append(as_labels(label_values(batch.column(1), where, row), where))
             row += len(batch)
     if not labels:
         raise InputError(
@@ -145,29 +114,44 @@ def _count_rows(paths: Sequence[Path]) -> int:
 
     rows = 0
     for path in paths:
-        with _report_errors(path):
-            rows += pq.read_metadata(path).num_rows
+        with _report_errors(path), path.open("rb") as stream:
+            rows += pq.read_metadata(stream).num_rows
     return rows
 
 
-def _batches(path: Path, config: DataConfig) -> Iterator[tuple[Any, Any]]:
-    """Yield record batches of the two columns, each with the schema."""
+def _batches(path: Path, config: DataConfig) -> Iterator[tuple[Any, list[str] | None]]:
+    """Yield record batches of the images and the labels, each with the names of the classes, if known."""
     import pyarrow.parquet as pq
 
-    with _report_errors(path), pq.ParquetFile(path) as file:
+    # A stream, because Arrow does not open paths that are not UTF-8.
+    with _report_errors(path), path.open("rb") as stream, pq.ParquetFile(stream) as file:
         schema = file.schema_arrow
-        for field, column in (
-            ("data.image_column", config.image_column),
-            ("data.label_column", config.label_column),
-        ):
-            if schema.names.count(column) != 1:
-                problem = "several such columns" if column in schema.names else "no such column"
-                raise InputError(
-                    f"{field} = {column!r}: {problem} in {path}, which has {', '.join(schema.names)}"
-                )
-        for batch in file.iter_batches(_BATCH_ROWS, columns=[config.image_column, config.label_column]):
+        image = _choose_column(schema, "image", config.image_column, path)
+        label = _choose_column(schema, "label", config.label_column, path)
+        names = class_names(schema, label)
+        for batch in file.iter_batches(_BATCH_ROWS, columns=[image, label]):
             if len(batch):
-                yield batch, schema
+                yield batch.select([image, label]), names
+
+
+def _choose_column(schema: Any, role: Literal["image", "label"], column: str, path: Path) -> str:
+    """Return the configured column, or instead of a missing default the one that the metadata states.
+
+    Raises:
+        InputError: if there is no such column, or several.
+    """
+    field = f"{role}_column"
+    found = schema.names.count(column)
+    if not found and column == DataConfig.model_fields[field].default:
+        candidates = find_columns(schema, role)
+        if len(candidates) == 1 and schema.names.count(candidates[0]) == 1:
+            return candidates[0]
+    if found != 1:
+        problem = "several such columns" if found else "no such column"
+        raise InputError(
+            f"data.{field} = {column!r}: {problem} in {printable(path)}, which has {', '.join(schema.names)}"
+        )
+    return column
 
 
 @contextmanager
@@ -178,17 +162,7 @@ def _report_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as Parquet: {error}") from None
-
-
-def _class_names(schema: Any, label_column: str) -> list[str] | None:
-    """Return the names of a Hugging Face ClassLabel in the metadata of the schema, or None."""
-    try:
-        metadata = json.loads((schema.metadata or {})[b"huggingface"])
-        names = metadata["info"]["features"][label_column]["names"]
-        return [str(name) for name in names]
-    except (KeyError, TypeError, ValueError):
-        return None
+        raise InputError(f"{printable(path)}: cannot be read as Parquet: {error}") from None
 
 
 def _describe_size(pixels: NDArray[np.uint8]) -> str:
