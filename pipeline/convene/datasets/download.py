@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -12,11 +13,14 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from shutil import copyfileobj
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from convene.errors import InputError, WorkError
+
+if TYPE_CHECKING:
+    from convene.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -199,11 +203,14 @@ def fetch_from_store(source: str, cache: Path | None = None) -> Path:
 
     Raises:
         InputError: if it does not exist, or the object store does not answer.
+        WorkError: if the folder for downloads is not writable.
     """
     # Imported here because it loads pyarrow, which other sources do not need.
     from convene.storage import Storage, StorageError
 
     parent, _, name = source.rstrip("/").rpartition("/")
+    if not re.fullmatch(r"s3://[^/]+(/.*)?", parent):
+        raise InputError(f"data.source = {source!r}: must be s3://BUCKET/PATH")
     try:
         store = Storage(parent)
         signature = store.signature(name)
@@ -216,7 +223,22 @@ def fetch_from_store(source: str, cache: Path | None = None) -> Path:
     copy = copies / key / name
     if copy.exists():
         return copy
+    try:
+        _copy_from_store(store, name, copies, key)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise WorkError(
+            f"{copies}: downloads cannot be saved: {error.strerror or error}; "
+            "set CONVENE_CACHE to another folder"
+        ) from None
     logger.info("%s: copied to %s", source, copy)
+    return copy
+
+
+def _copy_from_store(store: "Storage", name: str, copies: Path, key: str) -> None:
+    """Copy a file or folder to `copies`/`key`, which appears when it is complete."""
+    copy = copies / key / name
     copies.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copies, prefix=".") as scratch, store.local_copy(name) as content:
         (draft := Path(scratch, key)).mkdir()
@@ -226,4 +248,3 @@ def fetch_from_store(source: str, cache: Path | None = None) -> Path:
         except OSError:
             if not copy.exists():  # otherwise another process was faster
                 raise
-    return copy

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from convene.datasets.dataset import Images, SourceData
 from convene.datasets.labels import encode
+from convene.datasets.memory import check_fits
 from convene.errors import InputError
 
 _PREFIXES = {"train": ("train",), "valid": ("valid", "val"), "test": ("t10k", "test")}
@@ -63,45 +64,67 @@ def read_file(path: Path, kind: str) -> NDArray[np.uint8]:
     Raises:
         InputError: naming the file, the expected content and the actual content.
     """
-    content = _read_unpacked(path)
-    axes = _KINDS[kind]
-    header = 4 + 4 * axes
-    magic = bytes([0, 0, 8, axes])
-    if bytes(content[:4]) != magic:
-        raise InputError(
-            f"{path}: starts with {bytes(content[:4]).hex(' ') or 'nothing'}, "
-            f"but IDX {kind} of bytes start with {magic.hex(' ')}"
-        )
-    if len(content) < header:
-        raise InputError(f"{path}: ends after {len(content)} bytes, but its header has {header}")
-    shape = struct.unpack(f">{axes}I", content[4:header])
-    size = header + prod(shape)
-    if len(content) != size:
-        problem = "truncated" if len(content) < size else "too long"
-        raise InputError(
-            f"{path}: {problem}: its header of {header} bytes states {' x '.join(map(str, shape))} values, "
-            f"{size} bytes in all, but it has {len(content)}"
-        )
-    if 0 in shape:
-        raise InputError(f"{path}: no {kind}: its header states {' x '.join(map(str, shape))}")
-    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
-
-
-def _read_unpacked(path: Path) -> bytearray:
-    """Return the unpacked bytes in a writable buffer. Gzip is detected by content, not by name."""
-    content = bytearray()
     try:
         with path.open("rb") as raw:
+            # Gzip is detected by content, not by name.
             packed = raw.read(2) == _GZIP_MAGIC
             raw.seek(0)
             stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
-            while block := stream.read(_BLOCK):
-                content += block
+            shape = _read_shape(stream, path, kind)
+            return _read_values(stream, path, shape, None if packed else path.stat().st_size)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: truncated or broken gzip: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return content
+
+
+def _read_shape(stream: Any, path: Path, kind: str) -> tuple[int, ...]:
+    """Return the shape that the header of a file states."""
+    axes = _KINDS[kind]
+    length = _header_length(axes)
+    magic = bytes([0, 0, 8, axes])
+    header = stream.read(length)
+    if header[:4] != magic:
+        raise InputError(
+            f"{path}: starts with {header[:4].hex(' ') or 'nothing'}, "
+            f"but IDX {kind} of bytes start with {magic.hex(' ')}"
+        )
+    if len(header) < length:
+        raise InputError(f"{path}: ends after {len(header)} bytes, but its header has {length}")
+    shape = struct.unpack(f">{axes}I", header[4:])
+    if 0 in shape:
+        raise InputError(f"{path}: no {kind}: its header states {' x '.join(map(str, shape))}")
+    return shape
+
+
+def _read_values(stream: Any, path: Path, shape: tuple[int, ...], file_size: int | None) -> NDArray[np.uint8]:
+    """Return the values after the header, and read no more of them than the header states.
+
+    Args:
+        stream: the unpacked file, after the header.
+        path: the file, for error messages.
+        shape: the shape of the values.
+        file_size: bytes of the file, or None for a packed file, which may unpack to any size.
+    """
+    size, header = prod(shape), _header_length(len(shape))
+    stated = f"its header of {header} bytes states {' x '.join(map(str, shape))} values"
+    stated = f"{stated}, {header + size} bytes in all"
+    if file_size is not None and file_size < header + size:
+        raise InputError(f"{path}: truncated: {stated}, but it has {file_size}")
+    check_fits(size, f"{path}: its values")
+    values = np.empty(size, dtype=np.uint8)
+    read = 0
+    while read < size and (count := stream.readinto(values[read : read + _BLOCK])):
+        read += count
+    if read < size:
+        raise InputError(f"{path}: truncated: {stated}, but it has {header + read}")
+    if stream.read(1):
+        raise InputError(f"{path}: too long: {stated}, but it has {file_size or 'more'}")
+    return values.reshape(shape)
+
+
+def _header_length(axes: int) -> int:
+    return 4 + 4 * axes
 
 
 def _find(folder: Path, split: str, kind: str) -> Path | None:

@@ -1,5 +1,6 @@
 """Class names and class numbers from the labels of a source."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,18 +70,50 @@ def encode(
             if len(wrong):
                 raise InputError(
                     f"{where}: label {wrong[0]} in {split}; there are {len(names)} classes, "
-                    f"0 to {len(names) - 1}"
+                    f"0 to {len(names) - 1}{_unlabelled_hint(wrong[0], split)}"
                 )
         return tuple(names), {split: values.astype(np.int64) for split, values in labels.items()}
     known = np.unique(train)
+    if known.dtype.kind == "U":
+        labels = _compose(labels, known, where)
     for split, values in labels.items():
         unknown = np.setdiff1d(values, known)
         if len(unknown):
             raise InputError(
                 f"{where}: label {unknown[0]} in {split} is not in train, which has {_join_labels(known)}"
+                f"{_unlabelled_hint(unknown[0], split)}"
             )
     classes = tuple(str(label) for label in known)
     return classes, {split: np.searchsorted(known, values) for split, values in labels.items()}
+
+
+def _compose(labels: Mapping[str, NDArray[Any]], known: NDArray[Any], where: str) -> dict[str, NDArray[Any]]:
+    """Return the labels of the splits as `train` writes them, with composed or with decomposed accents."""
+    forms: dict[str, str] = {}
+    for label in known.tolist():
+        form = unicodedata.normalize("NFC", label)
+        if form in forms:
+            raise InputError(
+                f"{where}: label {form!r} is written with composed and with decomposed accents in train; "
+                "write it in one form"
+            )
+        forms[form] = label
+    return {split: _rename(values, known, forms) for split, values in labels.items()}
+
+
+def _rename(values: NDArray[Any], known: NDArray[Any], forms: Mapping[str, str]) -> NDArray[Any]:
+    """Return the values with each unknown one replaced by the known one of the same composed form."""
+    if np.isin(values, known).all():
+        return values
+    return np.array([forms.get(unicodedata.normalize("NFC", value), value) for value in values.tolist()])
+
+
+def _unlabelled_hint(label: object, split: str) -> str:
+    """Return a hint at Hugging Face's mark for images without labels, or nothing."""
+    if label != -1:
+        return ""
+    remedy = "remove them" if split == "train" else f"remove the {split} split, and one is held out of train"
+    return f". -1 often marks images without labels; {remedy}"
 
 
 def _join_labels(labels: NDArray[Any], limit: int = 12) -> str:

@@ -10,6 +10,7 @@ from convene.config.validation import suggestion
 from convene.datasets import digits, idx, image_folder, npz, parquet
 from convene.datasets.dataset import SourceData
 from convene.datasets.download import ARCHIVES, cache_folder, fetch, fetch_from_store, is_object_uri
+from convene.datasets.file_tree import printable
 from convene.errors import InputError
 
 
@@ -17,6 +18,11 @@ def _read_archive(name: str, cache: Path | None) -> SourceData:
     archive, folder = ARCHIVES[name], cache_folder(name, cache)
     fetch(archive, folder)
     return idx.read(folder, classes=archive.classes)
+
+
+def _is_file(path: Path, suffix: str) -> bool:
+    """Return whether a path is a file, not a pipe or a device, whose name has a suffix in any case."""
+    return path.is_file() and path.suffix.lower() == suffix
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,8 @@ FILE_FORMATS = (
     FileFormat(idx.has_files, lambda path, config: idx.read(path)),
     FileFormat(parquet.has_files, parquet.read),
     FileFormat(Path.is_dir, image_folder.read),
-    FileFormat(lambda path: path.suffix == ".npz", lambda path, config: npz.read(path)),
-    FileFormat(lambda path: path.suffix == ".parquet", parquet.read),
+    FileFormat(partial(_is_file, suffix=".npz"), lambda path, config: npz.read(path)),
+    FileFormat(partial(_is_file, suffix=".parquet"), parquet.read),
 )
 """Formats of folders and files; the first that matches a path reads it."""
 
@@ -61,13 +67,27 @@ def _existing_path(source: str) -> Path:
     try:
         path = Path(source).expanduser()
         if source and path.exists():
-            return path.resolve()
+            return _utf8(path.resolve(), source)
     except (OSError, RuntimeError, ValueError):
         pass  # A path that is too long or has a zero byte or an unknown user does not exist.
+    if "://" in source:
+        raise InputError(
+            f"data.source = {source!r}: must be a known data set, a path or s3://BUCKET/PATH; other "
+            "addresses are not read"
+        )
     raise InputError(
         f"data.source = {source!r}: neither a known data set nor an existing path"
         f"{suggestion(source, NAMED_SOURCES)}"
     )
+
+
+def _utf8(path: Path, source: str) -> Path:
+    """Return the path, which records and MLflow must be able to store as text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"data.source = {source!r}: the path {printable(path)} must be UTF-8") from None
+    return path
 
 
 def read_source(config: DataConfig, path: Path | None, cache: Path | None) -> SourceData:
@@ -83,4 +103,4 @@ def read_source(config: DataConfig, path: Path | None, cache: Path | None) -> So
     for file_format in FILE_FORMATS:
         if file_format.matches(path):
             return file_format.read(path, config)
-    raise InputError(f"data.source = {config.source!r}: not a folder, a .parquet or a .npz")
+    raise InputError(f"data.source = {config.source!r}: not a folder, a .parquet or a .npz file")
