@@ -3,6 +3,7 @@
 import gzip
 import io
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -112,6 +113,11 @@ def npy() -> bytes:
     return stream.getvalue()
 
 
+def bytes_of_idx(count: int) -> bytes:
+    """An IDX file of images whose header states 12 x 4 x 4 values, with `count` values."""
+    return struct.pack(">IIII", 0x803, 12, 4, 4) + bytes(count)
+
+
 BMP = b"BM" + bytes(8) + struct.pack("<IIIIHHIIIIII", 62, 40, 4, 4, 1, 8, 0, 0, 0, 0, 2, 0)
 PIXELS = IMAGES.tolist()
 LOW = struct.pack(">IIII", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1)
@@ -124,6 +130,11 @@ CASES: dict[str, Case] = {
     "zero byte": ((lambda folder: None), {"source": "a\0b"}, ["data.source", "neither"]),
     "too long": ((lambda folder: None), {"source": "x" * 5000}, ["data.source", "neither"]),
     "no such user": ((lambda folder: None), {"source": "~nobody-here/x"}, ["data.source", "neither"]),
+    "only a scheme": ((lambda folder: None), {"source": "s3://"}, ["'s3://'", "s3://BUCKET/PATH"]),
+    "only a bucket": ((lambda folder: None), {"source": "s3://bucket/"}, ["bucket/'", "s3://BUCKET/PATH"]),
+    "no bucket": ((lambda folder: None), {"source": "s3:///a"}, ["'s3:///a'", "s3://BUCKET/PATH"]),
+    "other scheme": ((lambda folder: None), {"source": "gs://a/b"}, ["'gs://a/b'", "s3://BUCKET/PATH"]),
+    "web address": ((lambda folder: None), {"source": "https://a/b"}, ["s3://BUCKET/PATH", "not read"]),
     "other file": raw("a.csv", b"1,2", "data.source", "not a folder, a .parquet or a .npz"),
     "empty folder": ((lambda folder: None), {}, ["neither IDX files", ".parquet", "each class"]),
     "loose images": files({"a.png": (4, 4)}, "a.png should be in a folder named after its class"),
@@ -168,6 +179,23 @@ CASES: dict[str, Case] = {
     ),
     "idx, new label in test": idx(
         "label 7 in test", "0, 1", t10k_labels=struct.pack(">II", 0x801, 12) + b"\7" * 12
+    ),
+    "idx, gzip of more than it states": idx(
+        "train-images",
+        "too long",
+        "208 bytes in all",
+        "has more",
+        train_images=gzip.compress(bytes_of_idx(193)),
+    ),
+    "idx, gzip of less than it states": idx(
+        "train-images",
+        "truncated",
+        "208 bytes in all",
+        "has 207",
+        train_images=gzip.compress(bytes_of_idx(191)),
+    ),
+    "idx, gzip that cannot fit": idx(
+        "train-images", "need", "GB", "memory available", train_images=gzip.compress(LOW)
     ),
     "idx, broken gzip": idx("train-images", "gzip", train_images=gzip.compress(bytes(99))[:-9]),
     "idx, sizes": idx(
@@ -230,6 +258,14 @@ CASES: dict[str, Case] = {
         y_train=np.array(["a", "b"])[LABELS],
         x_test=IMAGES,
         y_test=np.array(["a", "wolf"])[LABELS],
+    ),
+    "npz, unlabelled test": npz(
+        "label -1 in test is not in train, which has 0, 1",
+        "images without labels; remove the test split",
+        x_train=IMAGES,
+        y_train=LABELS,
+        x_test=IMAGES,
+        y_test=np.full(12, -1),
     ),
     "npz, other labels in test": npz(
         "integers in train",
@@ -310,7 +346,7 @@ CASES: dict[str, Case] = {
             folder / "train.parquet",
         ),
         {},
-        ["label -1 in train", "2 classes, 0 to 1"],
+        ["label -1 in train", "2 classes, 0 to 1", "images without labels; remove them"],
     ),
     "parquet, only tests": (
         lambda folder: pq.write_table(
@@ -358,6 +394,20 @@ def test_invalid_images_for_prediction_are_reported(path: str, parts: list[str],
     assert [part for part in parts if part not in str(caught.value)] == [], caught.value
 
 
+def test_a_gzip_is_unpacked_no_further_than_its_header_states(tmp_path: Path) -> None:
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(bytes_of_idx(192))
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(InputError, match="too long"):
+        read_file(path, "images")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
 def test_a_path_without_images_is_rejected_at_the_call(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no images found"):
         iterate_images(tmp_path, image_shape=(1, 4, 4))
@@ -401,7 +451,7 @@ damage = (
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "TIFF lzw"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "TIFF lzw", "PPM"])
 @settings(max_examples=60, deadline=None)
 @given(*damage)
 @example(1.0, [])
