@@ -147,6 +147,21 @@ def test_the_image_does_not_run_as_root_and_has_the_packages_of_a_cluster() -> N
     assert python and f">={python[1]}" == PROJECT["requires-python"]
 
 
+# --- Images -----------------------------------------------------------------------------------------
+
+
+def test_an_image_has_the_same_version_in_every_file() -> None:
+    """A dump of a newer PostgreSQL, for instance, cannot be restored into an older one."""
+    tags: dict[str, set[str]] = {}
+    for path in YAML:
+        for image in values_of(documents(path), "image"):
+            if isinstance(image, str):
+                name, _, tag = image.removeprefix("REGISTRY/").rpartition(":")
+                tags.setdefault(name.rpartition("/")[2], set()).add(tag.removesuffix("-cuda"))
+    assert {"postgres", "convene"} <= set(tags)
+    assert {name: found for name, found in tags.items() if len(found) > 1} == {}
+
+
 # --- MLflow on one machine --------------------------------------------------------------------------
 
 COMPOSE = documents(DEPLOY / "mlflow/compose.yaml")[0]

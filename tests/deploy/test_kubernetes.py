@@ -120,6 +120,15 @@ def test_all_traffic_is_denied_unless_a_policy_names_its_source() -> None:
     assert not any("type" in m["spec"] for m in CORE if m["kind"] == "Service")
 
 
+def test_names_are_resolved_by_pods_and_by_a_cache_on_the_node() -> None:
+    dns = next(m["spec"] for m in CORE if m["kind"] == "NetworkPolicy" and m["metadata"]["name"] == "dns")
+    [rule] = dns["egress"]
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in rule["to"]
+    assert [(port["protocol"], port["port"]) for port in rule["ports"]] == [("UDP", 53), ("TCP", 53)]
+    # The metadata service, on another address of the same network, stays out of reach.
+    assert all("169.254.0.0/16" in exceptions for exceptions in values_of(MANIFESTS, "except"))
+
+
 def test_mlflow_has_the_same_settings_everywhere() -> None:
     settings = next(m["data"] for m in CORE if m["kind"] == "ConfigMap")
     for name, content in settings.items():

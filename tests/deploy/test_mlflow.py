@@ -1,6 +1,9 @@
 """MLflow's server as compose.yaml starts it, on a real PostgreSQL and an S3 server: its access control."""
 
+import os
 import re
+import shlex
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -94,3 +97,62 @@ def test_the_server_requires_a_login_and_stores_runs_and_artifacts(
             assert client.get_run(run.info.run_id).data.metrics == {"valid_loss": 0.5}
         with urllib.request.urlopen(f"{store.url}/convene?prefix=mlflow/") as answer:
             assert f"{run.info.run_id}/artifacts/note.txt" in answer.read().decode()
+
+
+PAGES = [FOLDER / "README.md", FOLDER.parent / "kubernetes/README.md"]
+
+
+def in_container(page: Path, tool: str) -> list[str]:
+    """Return the words of the command that a page runs inside PostgreSQL's container."""
+    [words] = re.findall(rf"(?:exec .*?)({tool} [^|>\n]+)", page.read_text())
+    return shlex.split(words)
+
+
+def execute(url: str, database: str, *statements: str) -> list[tuple[str]]:
+    """Run statements in a database of the server, and return the rows of the last."""
+    import psycopg2
+
+    connection = psycopg2.connect(url.replace("+psycopg2", ""), dbname=database)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        rows: list[tuple[str]] = cursor.fetchall() if cursor.description else []
+    connection.close()
+    return rows
+
+
+@contextmanager
+def database_server() -> Iterator[tuple[str, dict[str, str]]]:
+    """Run a PostgreSQL with the databases of its first start; yield its URL and its clients' environment."""
+    with postgres() as url:
+        execute(url, "convene", "CREATE DATABASE mlflow")
+        for statement in re.sub(r"--.*", "", (FOLDER / "databases.sql").read_text()).split(";"):
+            if statement.strip():
+                execute(url, "convene", statement)
+        login = urlsplit(url)
+        yield (
+            url,
+            {
+                **os.environ,
+                "PGHOST": str(login.hostname),
+                "PGPORT": str(login.port),
+                "PGPASSWORD": str(login.password),
+            },
+        )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_a_backup_restores_every_database(page: Path) -> None:
+    databases = ("mlflow", "mlflow_auth", "optuna")
+    with database_server() as (url, environment):
+        for name in databases:
+            execute(url, name, "CREATE TABLE kept (name text)", f"INSERT INTO kept VALUES ('{name}')")
+        dump = subprocess.run(
+            in_container(page, "pg_dumpall"), env=environment, capture_output=True, check=True
+        )
+    with database_server() as (url, environment):
+        execute(url, "mlflow", "CREATE TABLE kept (name text)")  # MLflow may have created its tables
+        subprocess.run(in_container(page, "psql"), env=environment, input=dump.stdout, check=True)
+        for name in databases:
+            assert execute(url, name, "SELECT name FROM kept") == [(name,)]
