@@ -8,6 +8,7 @@ from typing import Any, final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import NopPruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
@@ -59,6 +60,7 @@ class Study:
             self._study = optuna.create_study(
                 study_name=name, storage=storage, pruner=NopPruner(), directions=_directions(search)
             )
+            self._name_objectives()
         self._open: dict[int, optuna.Trial] = {}
         self._reported: dict[int, int] = {}
         # Updated with each event: to go through all trials each time would slow down as they add up.
@@ -95,6 +97,15 @@ class Study:
     def end_search(self, ended: bool = True) -> None:
         """Record whether the search has ended, as it does when time is up before all trials were run."""
         self._study.set_user_attr(_SEARCHED, ended)
+        self._name_objectives()  # earlier versions did not
+
+    def _name_objectives(self) -> None:
+        """Name the objectives for optuna-dashboard, which would call the first one "Objective 0"."""
+        names: list[str] = [*self._search.objectives]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            if self._study.metric_names != names:
+                self._study.set_metric_names(names)
 
     def __len__(self) -> int:
         """Return the number of the sweep's own trials, in any state."""
