@@ -11,6 +11,7 @@ import click
 
 from convene.cli.ensemble import ensemble
 from convene.cli.export import export
+from convene.cli.groups import SectionedGroup
 from convene.cli.list import list_
 from convene.cli.logs import logs
 from convene.cli.predict import predict
@@ -30,32 +31,20 @@ from convene.errors import ConveneError
 from convene.redaction import redact
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SectionedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="convene", message="%(prog)s %(version)s")
 def convene() -> None:
     """Turn labelled images into the best ensemble of convolutional networks that a compute budget can buy."""
 
 
-COMMANDS = (
-    sweep,
-    submit,
-    status,
-    logs,
-    stop,
-    resume,
-    sync,
-    ensemble,
-    replay,
-    preflight,
-    show,
-    report,
-    export,
-    predict,
-    ui,
-    list_,
+convene.add_sections(
+    {
+        "Search": (preflight, sweep, resume),
+        "Look": (list_, show, report, ui, replay, sync),
+        "Use the ensemble": (ensemble, export, predict),
+        "On a cluster": (submit, status, logs, stop),
+    }
 )
-for command in COMMANDS:
-    convene.add_command(command)
 
 
 def main() -> None:

@@ -2,12 +2,13 @@
 
 import click
 
+from convene.cli.completion import complete_names
 from convene.cli.options import common_options
 from convene.cli.printing import print_result
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names)
 @click.option("--size", type=int, help="Maximum number of members.  [default: the sweep's ensemble.size]")
 @click.option(
     "--rank-by",

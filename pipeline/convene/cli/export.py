@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
+from convene.cli.completion import complete_names
 from convene.cli.options import common_options
 from convene.cli.printing import print_json
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names)
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="A new or empty folder.")
 @common_options
 def export(name: str, to: Path, storage: str, as_json: bool) -> None:

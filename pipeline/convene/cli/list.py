@@ -4,12 +4,23 @@ from dataclasses import asdict
 
 import click
 
+from convene.cli.completion import complete_names
 from convene.cli.options import common_options
 from convene.cli.printing import console, print_json
 
+# Complete, since an installed wheel has no search-space files.
+_FIRST_STEPS = """
+A sweep starts with a search space. Save this one, on scikit-learn's digits, as first.toml:
+
+  network.width = { choices = [8, 16, 32] }
+  training.epochs = 10
+  search.trials = 8
+
+Then run: convene sweep first.toml"""
+
 
 @click.command("list")
-@click.argument("pattern", default="*")
+@click.argument("pattern", default="*", shell_complete=complete_names)
 @click.option(
     "--sort",
     default="created",
@@ -34,4 +45,4 @@ def list_(pattern: str, sort: str, storage: str, as_json: bool) -> None:
     elif pattern != "*":
         click.echo(f"no sweep under {storage} matches {pattern}")
     else:
-        click.echo(f"no sweeps under {storage}; start one with: convene sweep search_spaces/digits.toml")
+        click.echo(f"no sweeps under {storage}\n{_FIRST_STEPS}")

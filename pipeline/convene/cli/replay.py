@@ -5,12 +5,13 @@ from dataclasses import asdict
 
 import click
 
+from convene.cli.completion import complete_names
 from convene.cli.options import common_options
 from convene.cli.printing import print_json
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names)
 @click.argument("trial", type=int)
 @common_options
 def replay(name: str, trial: int, storage: str, as_json: bool) -> None:

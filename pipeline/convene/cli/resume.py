@@ -4,12 +4,13 @@ from typing import Any
 
 import click
 
+from convene.cli.completion import complete_names
 from convene.cli.options import common_options, resource_options
 from convene.cli.printing import console, print_result
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names)
 @resource_options
 @common_options
 def resume(

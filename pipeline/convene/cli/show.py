@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from convene.cli.completion import complete_names
 from convene.cli.options import common_options
 from convene.cli.printing import console, print_json, print_view
 
@@ -21,7 +22,7 @@ _OPTIONS = {
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names)
 @click.argument("kind", required=False, type=click.Choice(list(_OPTIONS)), metavar="[KIND]")
 @click.option("--trial", type=int, help="Show this trial.")
 @click.option("--ensemble", is_flag=True, help="Show the ensemble.")

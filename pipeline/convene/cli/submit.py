@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from convene.cli.completion import complete_files_and_names
 from convene.cli.logs import follow
 from convene.cli.options import drop_unset, json_option, resource_options, space_options, to_arguments
 from convene.cli.sweep import trial_count
@@ -12,7 +13,12 @@ from convene.errors import InputError
 
 
 @click.command()
-@click.argument("file", metavar="FILE|NAME", type=click.Path(path_type=Path))
+@click.argument(
+    "file",
+    metavar="FILE|NAME",
+    type=click.Path(path_type=Path),
+    shell_complete=complete_files_and_names,
+)
 @click.option("--name", help="Name of the sweep and its job.  [default: from FILE, numbered if taken]")
 @click.option("--trials", metavar="N|+N", help="Override search.trials; +16 adds 16 to the sweep NAME.")
 @space_options

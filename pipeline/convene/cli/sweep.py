@@ -6,13 +6,19 @@ from typing import Any
 
 import click
 
+from convene.cli.completion import complete_files_and_names
 from convene.cli.options import common_options, drop_unset, resource_options, space_options
 from convene.cli.printing import console, print_result
 from convene.errors import InputError
 
 
 @click.command()
-@click.argument("file", metavar="FILE|NAME", type=click.Path(path_type=Path))
+@click.argument(
+    "file",
+    metavar="FILE|NAME",
+    type=click.Path(path_type=Path),
+    shell_complete=complete_files_and_names,
+)
 @click.option("--name", help="Name of the sweep.  [default: from FILE, numbered if taken]")
 @click.option("--trials", metavar="N|+N", help="Override search.trials; +16 adds 16 to the sweep NAME.")
 @space_options

@@ -2,12 +2,13 @@
 
 import click
 
+from convene.cli.completion import complete_names
 from convene.cli.options import common_options
 from convene.cli.printing import print_json
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names)
 @common_options
 def sync(name: str, storage: str, as_json: bool) -> None:
     """Write the missing records of a sweep to MLflow.

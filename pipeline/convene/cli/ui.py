@@ -2,12 +2,13 @@
 
 import click
 
+from convene.cli.completion import complete_names
 from convene.cli.options import common_options
 from convene.cli.printing import print_json
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", shell_complete=complete_names, required=False)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on."
