@@ -54,6 +54,7 @@ def test_a_sweep_is_looked_at_and_nothing_is_left_behind(services: Services, tmp
     assert seen["gpu"] is None
     budget, size = sorted(seen["problems"], reverse=True)
     assert budget.startswith("search.time_budget = 16 s: leaves 0 s to train, but the fastest trial")
+    assert budget.endswith('s; room for 3 trials: search.time_budget = "1m"')
     assert size == "ensemble.size = 4: larger than search.trials = 3"
     assert [path.name for path in tmp_path.iterdir()] == ["s.toml"]
 
@@ -84,6 +85,14 @@ def test_what_the_cluster_lacks_is_said_beside_the_rest(services: Services, tmp_
     assert "1,294 training" in ended.out
     assert "disk        at most" in ended.out
     assert "on average" not in ended.out
+
+
+def test_a_default_is_no_problem(services: Services, tmp_path: Path) -> None:
+    """Two trials are fewer than the default ensemble has members, which nobody asked for."""
+    (tmp_path / "s.toml").write_text(SPACE.replace("[ensemble]\nsize = 4\n", ""))
+    ended = convene("preflight", "s.toml", "--trials", "2", folder=tmp_path, **services.address)
+    assert ended.code == 0, ended.err
+    assert "problem     none" in ended.out
 
 
 @pytest.mark.slow

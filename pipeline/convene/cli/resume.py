@@ -24,10 +24,10 @@ def resume(
 
     Every trial of the sweep NAME keeps its number and continues from its last epoch.
     """
-    from convene.cli import terminal
+    from convene.cli.live_view import LiveView
     from convene.sweep import run
 
-    with terminal.LiveView(console(stderr=True)) as live:
+    with LiveView(console(stderr=True)) as live:
         result, resumed = run.resume_sweep(
             name,
             storage=storage,

@@ -38,11 +38,11 @@ def sweep(
 
     Run the search space FILE as a new sweep. With --trials +N, add trials to the sweep NAME instead.
     """
-    from convene.cli import terminal
+    from convene.cli.live_view import LiveView
     from convene.sweep import run
 
     count = trial_count(trials)
-    with terminal.LiveView(console(stderr=True)) as live:
+    with LiveView(console(stderr=True)) as live:
         if trials and trials.startswith("+"):
             if name or changes:
                 raise InputError(f"--trials {trials}: an existing sweep keeps its name, data, space and seed")

@@ -1,18 +1,14 @@
-"""The live view of a running sweep and the tables of a finished one, as rich renderables."""
+"""The tables of sweeps and pictures, as rich renderables."""
 
-import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from convene.formatting import clock
 from convene.search.trial_state import TrialState
 
 if TYPE_CHECKING:
@@ -20,78 +16,10 @@ if TYPE_CHECKING:
 
     from convene.records.listing import ListedSweep
     from convene.records.result import SweepResult
-    from convene.sweep.progress import Progress
 
 _MAX_LEADERBOARD_ROWS = 10
 _EPOCHS_TEXT = {TrialState.PRUNED: "{} pruned", TrialState.FAIL: "failed", TrialState.RUNNING: "{} so far"}
 _MAX_CONFUSIONS = 10
-
-
-@final
-class LiveView:
-    """A sweep's progress: redrawn in place on a terminal, otherwise one line per ended trial."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._entered = time.monotonic()
-        self._first: tuple[float, int] | None = None
-        """The time of the first event, and the trials done by then: not 0 for a resumed sweep."""
-        self._progress: Progress | None = None
-        self._done = 0
-        self._live = Live(console=console, get_renderable=self._draw, transient=True)
-
-    def __enter__(self) -> "LiveView":
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
-
-    def announce(self, message: str) -> None:
-        """Print a message that stays."""
-        self._console.print(message, markup=False, soft_wrap=True)
-
-    def update(self, progress: "Progress") -> None:
-        """Show the progress after an event."""
-        self._progress = progress
-        self._first = self._first or (time.monotonic(), progress.done)
-        if not self._console.is_terminal and progress.done > self._done:
-            self._console.print(
-                f"{progress.event}  [{self._summary(progress)}]", markup=False, soft_wrap=True
-            )
-        self._done = progress.done
-
-    def _summary(self, progress: "Progress") -> str:
-        parts = [f"{progress.done}/{progress.trials} done", f"{progress.running} running"]
-        if progress.pruned:
-            parts.append(f"{progress.pruned} pruned")
-        if progress.failed:
-            parts.append(f"{progress.failed} failed")
-        if progress.best:
-            number, value = progress.best
-            parts.append(f"best {progress.objective} {value:.4f} (trial {number})")
-        left = self._seconds_left(progress)
-        return ", ".join([*parts, f"about {clock(left)} left"] if left is not None else parts)
-
-    def _seconds_left(self, progress: "Progress") -> float | None:
-        """Estimate the time left from the pace so far, limited by the time budget."""
-        now = time.monotonic()
-        to_budget = None if progress.end is None else max(0.0, progress.end - now)
-        began, before = self._first or (now, 0)
-        if progress.done == before:
-            return to_budget
-        by_pace = (now - began) / (progress.done - before) * (progress.trials - progress.done)
-        return by_pace if to_budget is None else min(by_pace, to_budget)
-
-    def _draw(self) -> RenderableType:
-        if self._progress is None:
-            return Text(f"starting … {clock(time.monotonic() - self._entered)}", style="dim")
-        progress = self._progress
-        bar = ProgressBar(total=progress.trials, completed=progress.done, width=40)
-        event = Text(progress.event, style="dim", overflow="ellipsis", no_wrap=True)
-        return Group(bar, Text(self._summary(progress)), event)
 
 
 def leaderboard(

@@ -74,6 +74,10 @@ class TimeBudget:
             return float("inf")
         return self.end - final_seconds(self._images, self._images_per_second)
 
+    def seconds_left(self) -> float:
+        """Return the time left to train."""
+        return max(0.0, self._deadline - time.monotonic())
+
     def note(self, pace: TrialPace) -> None:
         """Learn the speed of training from an epoch, and the duration of a trial from its last one."""
         self._images_per_second = pace.images_per_second

@@ -20,6 +20,7 @@ from convene.records.result import EnsembleChoice, MlflowRun, Scores, SweepResul
 from convene.records.sweep_record import EXPORT, SweepRecord
 from convene.records.trials import Standing
 from convene.search.study import StudyTrial
+from convene.search.time_budget import TimeBudget
 from convene.search.trial_state import ENDED, TrialState
 from convene.tracking.tracker import Tracker
 from convene.training import checkpoint
@@ -41,7 +42,7 @@ def finish(sweep: OpenSweep, tracker: Tracker, started: float) -> SweepResult:
     """
     record, config = sweep.record, sweep.space.base.ensemble
     studied = sweep.study.trials()
-    candidates = _candidates(record, studied, config)
+    candidates = _candidates(record, studied, config, search_ended=sweep.study.has_ended)
     scores = _score_and_export(record, sweep.dataset, config, candidates)
     tracker.flush()
     record.write_trials(trials.table(sweep, tracker.trial_run_ids()))
@@ -141,7 +142,9 @@ def _score_and_export(
     return scores
 
 
-def _candidates(record: SweepRecord, studied: Sequence[StudyTrial], config: EnsembleConfig) -> list[int]:
+def _candidates(
+    record: SweepRecord, studied: Sequence[StudyTrial], config: EnsembleConfig, *, search_ended: bool
+) -> list[int]:
     """Return the trials to choose among.
 
     Raises:
@@ -150,8 +153,7 @@ def _candidates(record: SweepRecord, studied: Sequence[StudyTrial], config: Ense
     """
     found = trials.candidates(studied, lambda numbers: checkpoint.trials_with_network(record.files, numbers))
     if not found:
-        reasons = trials.states_and_reasons(studied)
-        raise WorkError(f"sweep {record.name}: no trial finished an epoch, so there is no ensemble{reasons}")
+        raise WorkError(_nothing_to_choose_from(record, studied, search_ended=search_ended))
     kept = record.space.base.ensemble.saved_networks
     complete = sum(trial.state is TrialState.COMPLETE for trial in studied)
     if config.size > kept and len(found) < complete:
@@ -159,6 +161,21 @@ def _candidates(record: SweepRecord, studied: Sequence[StudyTrial], config: Ense
             f"ensemble.size = {config.size}: only the {kept} best networks were kept (ensemble.keep)"
         )
     return found
+
+
+def _nothing_to_choose_from(record: SweepRecord, studied: Sequence[StudyTrial], *, search_ended: bool) -> str:
+    """Return why no trial has left a network, and how to continue if only time was lacking."""
+    text = f"sweep {record.name}: no trial finished an epoch"
+    # A search that ended without a trial had no time to start one.
+    if any(trial.reason == TimeBudget.REASON for trial in studied) or (search_ended and not studied):
+        trials_more = record.space.base.search.trials
+        text += (
+            " before search.time_budget was over (`convene preflight` measures one); continue with: "
+            f"{record.command('sweep')} --trials +{trials_more} --time-budget LONGER"
+        )
+    else:
+        text += ", so there is no ensemble"
+    return text + trials.states_and_reasons(studied)
 
 
 def _card(record: SweepRecord, dataset: Dataset, scores: Scores) -> ModelCard:

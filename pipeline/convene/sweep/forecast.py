@@ -10,7 +10,8 @@ from convene.config.search_space import SearchSpace
 from convene.search.pruning import rungs
 from convene.search.time_budget import final_seconds
 
-_TRIAL_SECONDS = 0.2  # cost of a trial beyond its training: `python -m tests.bench overhead`
+TRIAL_SECONDS = 0.2
+"""Cost of a trial beyond its training: `python -m tests.bench overhead`."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def forecast(
     images_per_second = train / statistics.fmean(seconds for _, seconds in epochs)
     scored = test * min(space.base.ensemble.size, trials)
     around = start_seconds + final_seconds(scored, images_per_second)
-    early, late = (statistics.fmean(seconds) + _TRIAL_SECONDS for seconds in (halved, complete))
+    early, late = (statistics.fmean(seconds) + TRIAL_SECONDS for seconds in (halved, complete))
     sweep = [around + seconds * math.ceil(trials / concurrency) for seconds in (early, late)]
     left = fitting = None
     if budget := search.time_budget:

@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial
 from convene.errors import last_line
 from convene.records.open_sweep import OpenSweep
 from convene.records.trials import TrialView
-from convene.search.time_budget import TimeBudget
+from convene.search.time_budget import TimeBudget, TrialPace
 from convene.search.trial_state import CANDIDATES, TrialState
 from convene.storage import StorageError, is_storage_failure
 from convene.sweep.network_retention import NetworkRetention
@@ -34,11 +34,16 @@ class Observer(tune.Callback, tune.Stopper):
     """
 
     def __init__(
-        self, sweep: OpenSweep, tracker: Tracker, budget: TimeBudget, watch: Callable[[Progress], None]
+        self,
+        sweep: OpenSweep,
+        tracker: Tracker,
+        budget: TimeBudget,
+        watch: Callable[[Progress], None],
+        note_pace: Callable[[TrialPace], None] = lambda pace: None,
     ) -> None:
         config = sweep.space.base
         self._study, self._tracker, self._files = sweep.study, tracker, sweep.record.files
-        self._search, self._budget = config.search, budget
+        self._search, self._budget, self._note_pace = config.search, budget, note_pace
         self._retention = NetworkRetention(self._files, self._study, config.ensemble.saved_networks)
         self._progress = ProgressReporter(self._study, config.search, budget, watch)
         self.retries = Retries(config.search.retries)
@@ -134,6 +139,7 @@ class Observer(tune.Callback, tune.Stopper):
             memory = self.retries.reason(number)
             reason = f"out of memory beside others, and no time to try it alone: {memory}"
             self._end(number, TrialState.PRUNED, reason=reason if memory else TimeBudget.REASON)
+        self._progress.end_search()
 
     def interrupt(self) -> None:
         """Show running trials as killed; the study keeps them as running, to be resumed."""
@@ -151,6 +157,7 @@ class Observer(tune.Callback, tune.Stopper):
                 view = self._views[number]
                 self._show(replace(view, epochs=(*view.epochs, row)))
             self._budget.note(report.pace)
+            self._note_pace(report.pace)
             if reason := self._reason_to_stop(report, rows):
                 self._stops[number] = reason
         self._report(
@@ -221,7 +228,7 @@ class Observer(tune.Callback, tune.Stopper):
         self._tracker.log_trial(view)
 
     def _report(self, event: str) -> None:
-        self._progress.report(event, running=len(self._views))
+        self._progress.report(event, self._views.values())
 
 
 def _worker_error(trial: Trial) -> str:

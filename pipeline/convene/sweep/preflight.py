@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import statistics
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ from convene.search.study import Study
 from convene.search.study_storage import StudyStorage
 from convene.storage import Storage
 from convene.sweep import disk
+from convene.sweep.budget_room import Room
 from convene.sweep.disk import DiskUsage
 from convene.sweep.forecast import Forecast, forecast
 from convene.tracking import tracker
@@ -130,7 +132,7 @@ def examine(
         seen = _ask_cluster(space, dataset, configurations, store, address, began)
         usage = disk.disk_usage(space, dataset, seen.most, store)
     seconds = _forecast(space, dataset, seen)
-    problems = [*seen.problems, *_unsatisfied(space.base, dataset, seen.tried, seconds)]
+    problems = [*seen.problems, *_unsatisfied(space, dataset, seen, seconds)]
     if not usage.is_enough:
         problems.append(f"storage: {usage}")
     return Preflight(
@@ -264,20 +266,29 @@ def _gpu(memory: GpuMemory | str | None) -> GpuUsage | None:
 
 
 def _unsatisfied(
-    config: Configuration,
+    space: SearchSpace,
     dataset: Dataset,
-    tried: Tried,
+    seen: _ClusterFacts,
     seconds: Forecast | None,
 ) -> Iterator[str]:
-    search = config.search
-    for configuration, steps in tried:
+    search, ensemble = space.base.search, space.base.ensemble
+    for configuration, steps in seen.tried:
         if isinstance(steps, str):
             count = shapes.parameter_count(configuration.network, dataset.image_shape, len(dataset.classes))
             yield f"network: one of {count:,} parameters cannot be trained: {steps}"
     if seconds and seconds.budget is not None and seconds.budget < seconds.least:
         yield (
             f"search.time_budget = {search.time_budget:g} s: leaves {seconds.budget:.0f} s to train, "
-            f"but the fastest trial measured takes {seconds.least:.0f} s"
+            f"but the fastest trial measured takes {seconds.least:.0f} s; "
+            + _room(space, dataset, seen, seconds.trial, seconds.budget).proposals()
         )
-    if config.ensemble.size > search.trials:
-        yield f"ensemble.size = {config.ensemble.size}: larger than search.trials = {search.trials}"
+    # A default is no request: an ensemble of fewer trials than that has them all to choose from.
+    if "size" in space.tables.get("ensemble", {}) and ensemble.size > search.trials:
+        yield f"ensemble.size = {ensemble.size}: larger than search.trials = {search.trials}"
+
+
+def _room(
+    space: SearchSpace, dataset: Dataset, seen: _ClusterFacts, trial_seconds: float, budget: float
+) -> Room:
+    epochs = statistics.fmean(configuration.training.epochs for configuration, _ in seen.tried)
+    return Room(space, len(dataset.train), budget, seen.concurrency, trial_seconds / epochs, epochs)

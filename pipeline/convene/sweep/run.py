@@ -59,7 +59,8 @@ def run_sweep(
         overrides: values by dotted name (`{"data.source": "mnist"}`) that replace the file's.
         address: of a running Ray cluster; by default `RAY_ADDRESS`, else a cluster on this machine.
         watch: called with the progress after each event.
-        announce: called with each message before the first trial.
+        announce: called with each message before the first trial, and with the time budget's after the first
+            epochs.
 
     Raises:
         InputError: if the request is wrong; nothing was written.
@@ -102,7 +103,7 @@ def run_sweep(
             sweep = OpenSweep(record, space, dataset, study)
             _add_known_trials(sweep, known)
             runs = SweepRuns(location, record, space, dataset, fresh=True)
-            search = _search(sweep, resources, budget, watch)
+            search = _search(sweep, resources, budget, watch, announce)
             return completion.complete(sweep, tracker.Tracker(runs), started, search)
 
 
@@ -152,7 +153,7 @@ def resume_sweep(
             train = None
             if to_train:
                 joining = gpu_sharing.join_cluster(address, sweep.space, sweep.dataset, announce)
-                train = _search(sweep, stack.enter_context(joining), budget, watch)
+                train = _search(sweep, stack.enter_context(joining), budget, watch, announce)
                 connection.check_storage(record.storage)
             stack.enter_context(_resumable(record))
 
@@ -166,10 +167,12 @@ def resume_sweep(
             return completion.complete(sweep, completion.tracker_of(sweep), started, search), True
 
 
-def _search(sweep: OpenSweep, resources: "Resources", budget: TimeBudget, watch: Watch) -> completion.Search:
+def _search(
+    sweep: OpenSweep, resources: "Resources", budget: TimeBudget, watch: Watch, announce: Announce
+) -> completion.Search:
     from convene.sweep import tuner
 
-    return lambda tracker: tuner.run(sweep, resources, tracker, budget=budget, watch=watch)
+    return lambda tracker: tuner.run(sweep, resources, tracker, budget=budget, watch=watch, announce=announce)
 
 
 def _add_known_trials(sweep: OpenSweep, known: Sequence["KnownTrial"]) -> None:

@@ -17,6 +17,7 @@ from convene.config.schema import SearchConfig
 from convene.records.open_sweep import OpenSweep
 from convene.search.study import Study
 from convene.search.time_budget import TimeBudget
+from convene.sweep.budget_room import BudgetRoom
 from convene.sweep.observer import Observer
 from convene.sweep.progress import Progress
 from convene.sweep.worker import TrialWorker
@@ -98,6 +99,7 @@ def run(
     *,
     budget: TimeBudget,
     watch: Callable[[Progress], None],
+    announce: Callable[[str], None] = lambda message: None,
 ) -> None:
     """Run the trials of a sweep's study until all have ended or the time budget has.
 
@@ -107,7 +109,8 @@ def run(
     """
     os.environ.update(_TUNE_ENVIRONMENT)
     search = sweep.space.base.search
-    observer = Observer(sweep, tracker, budget, watch)
+    room = BudgetRoom(sweep, budget, resources.concurrency, announce)
+    observer = Observer(sweep, tracker, budget, watch, room.note)
     alone = False
     try:
         while True:
