@@ -197,7 +197,7 @@ CASES: dict[str, Case] = {
     "idx, gzip that cannot fit": idx(
         "train-images", "need", "GB", "memory available", train_images=gzip.compress(LOW)
     ),
-    "idx, broken gzip": idx("train-images", "gzip", train_images=gzip.compress(bytes(99))[:-9]),
+    "idx, broken gzip": idx("train-images", "gzip", train_images=gzip.compress(bytes_of_idx(192))[:-9]),
     "idx, sizes": idx(
         "data.image_size",
         "4x4 in train",

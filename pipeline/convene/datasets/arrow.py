@@ -60,7 +60,10 @@ def label_values(column: Any, where: str, row: int) -> NDArray[Any]:
 
 
 def _plain(column: Any) -> Any:
-    """Return the values of an extension, dictionary, run-end-encoded or view array in a plain type."""
+    """Return the values of an extension, dictionary, run-end-encoded or view array in a plain type.
+
+    List views remain, because Arrow's cast of them loses the last list.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -75,8 +78,6 @@ def _plain(column: Any) -> Any:
             column = column.cast(pa.large_string())
         elif pa.types.is_binary_view(column.type):
             column = column.cast(pa.large_binary())
-        elif pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
-            column = column.cast(pa.large_list(column.type.value_type))
         else:
             return column
 
@@ -98,6 +99,8 @@ def _is_list(value_type: Any) -> bool:
         pa.types.is_list(value_type)
         or pa.types.is_large_list(value_type)
         or pa.types.is_fixed_size_list(value_type)
+        or pa.types.is_list_view(value_type)
+        or pa.types.is_large_list_view(value_type)
     )
 
 

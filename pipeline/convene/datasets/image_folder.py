@@ -157,7 +157,7 @@ def _check_classes(folder: Path, found: Mapping[str, str], train: Path, classes:
         )
     for form, name in found.items():
         if form not in classes:
-            raise InputError(f"{where}: class {name!r} is not in {train}, which has {_join(classes)}")
+            raise InputError(f"{where}: class {name!r} is not in {train}, which has {', '.join(classes)}")
     for form, name in classes.items():
         if form not in found:
             raise InputError(f"{where}: class {name!r} of {train} is missing; an empty folder suffices")
