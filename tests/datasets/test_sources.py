@@ -680,6 +680,22 @@ def test_an_unwritable_cache_is_reported(tmp_path: Path) -> None:
         fetch(ARCHIVES["mnist"], tmp_path / "file" / "mnist")
 
 
+def test_a_copy_of_an_object_that_cannot_be_saved_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Store:
+        def __init__(self, root: str) -> None:
+            assert root == "s3://bucket/data"
+
+        def signature(self, name: str) -> str:
+            return f"{name} 1 2"
+
+    monkeypatch.setattr("convene.storage.Storage", Store)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkError, match=r"file/s3: downloads cannot be saved: .*; set CONVENE_CACHE"):
+        load(DataConfig(source="s3://bucket/data/pets/"), cache=tmp_path / "file")
+
+
 def test_a_public_data_set_is_loaded_from_the_cache(
     server: tuple[str, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
