@@ -651,14 +651,14 @@ def test_a_study_in_a_database_is_the_same_study(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_optunas_dashboard_finds_the_names_of_the_objectives(objectives: list[str], tmp_path: Path) -> None:
     space = override(DEEP, {"search.objectives": objectives})
-    study = Study(space, fits, at(tmp_path))
+    study = Study(space, fits, at(tmp_path / "journal"))
     assert study.optuna_study.metric_names == objectives
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_a_study_of_an_earlier_version_gets_the_names_with_its_next_write(tmp_path: Path) -> None:
-    optuna.create_study(study_name="study", storage=at(tmp_path).storage())
-    study = Study(DEEP, fits, at(tmp_path))
+    optuna.create_study(study_name="study", storage=at(tmp_path / "journal").storage())
+    study = Study(DEEP, fits, at(tmp_path / "journal"))
     assert study.optuna_study.metric_names is None  # opening a study only reads it
     study.end_search()
     assert study.optuna_study.metric_names == ["valid_loss"]
