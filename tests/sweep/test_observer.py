@@ -15,7 +15,7 @@ from convene.search.study import Study
 from convene.search.time_budget import TimeBudget
 from convene.storage import Storage, StorageError, is_storage_failure
 from convene.sweep.observer import Observer
-from convene.sweep.progress import Progress
+from convene.sweep.progress import Progress, RunningTrial
 from convene.sweep.step_report import StepOutcome, StepReport
 from convene.training import checkpoint
 from convene.training.metrics import Epoch
@@ -246,3 +246,23 @@ def test_a_storage_that_a_worker_finds_full_or_away_ends_the_sweep_and_no_trial(
         sweep.observer.close()
     assert type(raised.value) is kind and is_storage_failure(raised.value)
     assert [trial.state for trial in sweep.study.trials()] == ["COMPLETE", "RUNNING"]
+
+
+def test_the_progress_has_the_running_trials_and_the_end_of_the_search(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "none")
+    first, second = sweep.begin(), sweep.begin()
+    assert sweep.progress.running_trials == (
+        RunningTrial(0, 0, EPOCHS, None),
+        RunningTrial(1, 0, EPOCHS, None),
+    )
+    sweep.train(second, 2, loss=0.25, accuracy=0.5)
+    assert sweep.progress.running_trials[1] == RunningTrial(1, 2, EPOCHS, 0.25)
+    assert sweep.progress.work_done == pytest.approx(2 / EPOCHS)
+    sweep.train(first, EPOCHS, loss=1.0, accuracy=0.5)
+    assert [trial.number for trial in sweep.progress.running_trials] == [1]
+    assert not sweep.progress.search_ended
+    sweep.train(second, EPOCHS, loss=0.2, accuracy=0.5)
+    sweep.observer.close()
+    assert sweep.progress.search_ended
+    assert sweep.progress.running == 0
+    assert sweep.progress.best == (1, 0.2)
