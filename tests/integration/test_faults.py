@@ -22,7 +22,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from tests.conftest import CLEAN, convene
+from tests.conftest import CLEAN, Ended, convene
 from tests.support.ray_cluster import three_nodes
 
 pytestmark = pytest.mark.slow
@@ -254,11 +254,16 @@ def test_ctrl_c_ends_in_good_order_and_the_sweep_goes_on(sweep: Sweep) -> None:
     sweep.check()
 
 
-def test_a_sweep_that_is_running_is_left_alone(sweep: Sweep, tmp_path: Path) -> None:
+def test_a_sweep_that_is_running_is_left_alone(
+    sweep: Sweep, convene_here: Callable[..., Ended], tmp_path: Path
+) -> None:
+    convene_here(
+        "list", folder=tmp_path
+    )  # loads the libraries, so that what follows is quicker than the sweep
     process = sweep.start("--trials", "3")
     wait_for(lambda: sweep.epochs() > 2)
     for verb in ("resume", "sync"):
-        ended = convene(verb, "s", folder=tmp_path)
+        ended = convene_here(verb, "s", folder=tmp_path)
         assert ended.code == 2
         assert "another process is running it" in ended.err
     finish(process)
@@ -293,9 +298,8 @@ def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         "--artifacts-destination",
         str(folder / "files"),
     ]
-    alone = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"
-    }  # without a dozen processes that nothing here needs
+    # Job execution starts nine more processes, for language models.
+    alone = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(
             command, cwd=folder, env={**CLEAN, **alone}, stdout=log, stderr=log, start_new_session=True

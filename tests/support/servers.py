@@ -138,5 +138,7 @@ def mlflow_server(backend: str, artifacts: str, environment: Mapping[str, str]) 
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--backend-store-uri", backend, "--artifacts-destination", artifacts]
-    with running(command, port, {**CLEAN, **environment}):
+    # Job execution starts nine more processes, for language models.
+    jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with running(command, port, {**CLEAN, **jobs, **environment}):
         yield f"http://127.0.0.1:{port}"
