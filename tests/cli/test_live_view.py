@@ -86,6 +86,14 @@ def test_everything_is_visible_at_the_usual_widths(progress: Progress, width: in
     assert event.startswith(progress.event[:60])
 
 
+def test_a_bar_is_as_long_as_the_part_that_is_done(clock: Clock) -> None:
+    bars = Bars(console(80), clock)
+    bars.show(PROGRESS)
+    sweep, half, none = drawn(bars, 80)[:3]
+    assert (sweep.count("━"), none.count("━")) == (12, 0)
+    assert 14 <= half.count("━") <= 15
+
+
 def test_a_trial_that_ended_loses_its_line(clock: Clock) -> None:
     bars = Bars(console(80), clock)
     bars.show(PROGRESS)

@@ -2,12 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, final
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -88,65 +88,61 @@ class TimeLeft:
 class Bars(Progress):
     """A bar for the sweep, a bar for each running trial, and the best trial, redrawn in place.
 
-    Its own methods hold no lock: rich draws in another thread, which locks the display before the tasks.
+    The lines are made anew from the last progress whenever rich draws them, in a thread of its own: a change
+    that is only half done is never visible.
     """
 
     def __init__(self, console: Console, now: Clock = time.monotonic) -> None:
         self._now, self._entered = now, now()
         self._time_left = TimeLeft(now)
-        self._sweep_progress: SweepProgress | None = None
-        self._trials: dict[int, TaskID] = {}
+        self._sweep: SweepProgress | None = None
         self._bar = BarColumn()
         super().__init__(
             _text_column("description"),
             self._bar,
-            _text_column("fields[count]", right=True),
+            _text_column("fields[count]"),
             _text_column("fields[detail]"),
             console=console,
             transient=True,
         )
-        self._sweep = self.add_task("sweep", total=None, count="", detail="")
 
     def show(self, progress: "SweepProgress") -> None:
         """Show the progress after an event."""
         self._time_left.note(progress)
-        self._sweep_progress = progress
-        self._update(self._sweep, progress.done, progress.trials, "trials", "")
-        shown = self._shown_trials(progress)
-        for number in self._trials.keys() - {trial.number for trial in shown}:
-            self.remove_task(self._trials.pop(number))
-        for trial in shown:
-            if trial.number not in self._trials:
-                task = self.add_task(f"trial {trial.number}", count="", detail="")
-                self._trials[trial.number] = task
-            value = "" if trial.value is None else f"{progress.objective} {trial.value:.4f}"
-            self._update(self._trials[trial.number], trial.epoch, trial.epochs, "epochs", value)
-
-    def _update(self, task: TaskID, done: int, total: int, unit: str, detail: str) -> None:
-        self.update(task, completed=done, total=total, count=f"{done}/{total} {unit}", detail=detail)
-
-    def _shown_trials(self, progress: "SweepProgress") -> Sequence["RunningTrial"]:
-        return progress.running_trials[: max(1, self.console.height - _OTHER_LINES)]
+        self._sweep = progress
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """Yield the lines; rich asks for them whenever it draws."""
-        progress = self._sweep_progress
-        if progress is None:
+        sweep = self._sweep
+        if sweep is None:
             yield Text(f"starting … {clock(self._now() - self._entered)}", style="dim")
             return
         self._bar.bar_width = max(4, min(_MAX_BAR_WIDTH, self.console.width - _TEXT_WIDTH))
-        self.update(self._sweep, detail=self._time_left.text(progress))
-        yield self.make_tasks_table(self.tasks)
-        if hidden := progress.running - len(self._trials):
+        shown = sweep.running_trials[: max(1, self.console.height - _OTHER_LINES)]
+        running = [self._running(trial, sweep.objective) for trial in shown]
+        yield self.make_tasks_table([self._whole(sweep), *running])
+        if hidden := sweep.running - len(shown):
             yield _one_line(f"and {plural(hidden, 'more running trial')}")
-        yield _one_line(", ".join([_best(progress), *_counts(progress)]))
-        event = "choosing, scoring and exporting the ensemble" if progress.search_ended else progress.event
+        yield _one_line(", ".join([_best(sweep), *_counts(sweep)]))
+        event = "choosing, scoring and exporting the ensemble" if sweep.search_ended else sweep.event
         yield _one_line(event, style="dim")
 
+    def _whole(self, sweep: "SweepProgress") -> Task:
+        return self._task("sweep", sweep.done, sweep.trials, "trials", self._time_left.text(sweep))
 
-def _text_column(field: str, *, right: bool = False) -> TextColumn:
-    column = Column(no_wrap=True, justify="right" if right else "left")
-    return TextColumn(f"{{task.{field}}}", markup=False, table_column=column)
+    def _running(self, trial: "RunningTrial", objective: str) -> Task:
+        value = "" if trial.value is None else f"{objective} {trial.value:.4f}"
+        return self._task(f"trial {trial.number}", trial.epoch, trial.epochs, "epochs", value)
+
+    def _task(self, name: str, done: int, total: int, unit: str, detail: str) -> Task:
+        fields = {"count": f"{done}/{total} {unit}", "detail": detail}
+        task = Task(TaskID(0), name, total, done, _get_time=self.get_time, fields=fields)
+        task.start_time = self._entered  # the bar of a task that has not started would pulse
+        return task
+
+
+def _text_column(field: str) -> TextColumn:
+    return TextColumn(f"{{task.{field}}}", markup=False, table_column=Column(no_wrap=True))
 
 
 def _one_line(text: str, style: str = "") -> Text:
