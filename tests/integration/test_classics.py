@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convene import datasets
 from convene.config import search_space
-from convene.config.schema import DataConfig
 from tests.conftest import Services
 
 FOLDER = Path(__file__).parents[2] / "search_spaces/classics"
@@ -60,20 +58,10 @@ def test_a_classic_is_the_network_and_recipe_of_its_source(name: str) -> None:
         assert not getattr(training, field), field
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str | Path:
-    """The first 4,000 images of MNIST: a sweep of seconds would spend most of them on 10,000 test images."""
-    if not MNIST.is_dir():
-        return "digits"
-    train = datasets.load(DataConfig(source=str(MNIST))).train
-    file = tmp_path_factory.mktemp("classics") / "mnist.npz"
-    np.savez(file, images=train.pixels[:4000, 0], labels=train.labels[:4000])
-    return file
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSICS)
-def test_a_classic_learns(name: str, data: str | Path, services: Services, tmp_path: Path) -> None:
+def test_a_classic_learns(name: str, services: Services, tmp_path: Path) -> None:
+    data = MNIST if MNIST.is_dir() else "digits"
     ended = services.convene(
         *("sweep", FOLDER / f"{name}.toml", "--data", data, "--json"),
         *("--set", "data.image_size=28", "--set", "data.train_limit=2000", "--set", "training.epochs=2"),

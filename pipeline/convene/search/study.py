@@ -272,8 +272,8 @@ def _studied(trials: Sequence[FrozenTrial]) -> list[StudyTrial]:
             trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         )
         for trial in trials
-        if trial.state
-        is not OptunaState.WAITING  # enqueued by hand in a shared database; `ask` returns it later
+        # A waiting trial was enqueued by hand in a shared database; `ask` returns it later.
+        if trial.state is not OptunaState.WAITING
     ]
 
 

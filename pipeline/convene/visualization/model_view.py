@@ -42,7 +42,7 @@ class ModelView:
 
     def valid_probabilities(self) -> Probabilities:
         """Return the probabilities of the validation images, from the recorded logits."""
-        logits = {m.trial: checkpoint.load_logits(self.record.files, m.trial) for m in self.members}
+        logits = checkpoint.load_all_logits(self.record.files, [member.trial for member in self.members])
         return diagnostics.probabilities(average(logits, self.members))
 
     def networks(self) -> AveragedLogits:

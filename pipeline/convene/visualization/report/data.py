@@ -123,7 +123,7 @@ def _ensemble_scores(
     """Return the scores by ensemble size, from the complete trials whose networks were kept."""
     complete = (t.number for t in trials if t.state is TrialState.COMPLETE)
     numbers = sorted(checkpoint.trials_with_network(record.files, complete))
-    logits = {number: checkpoint.load_logits(record.files, number) for number in numbers}
+    logits = checkpoint.load_all_logits(record.files, numbers)
     if not logits:
         return ()
     config = space.base.ensemble
